@@ -1,0 +1,224 @@
+"""A study's settings: one pydantic model per stage; every field says its unit and where its default comes from.
+
+Sources named here: SDD = Kim et al., arXiv 2307.05977; HFI = Kim et al., arXiv 2407.21032. "the paper does not say"
+marks a default that is ours because no public page of HFI states one; "ours" marks an option the papers do not have.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hfi.errors import HFIError
+
+NOT_SAID = "the paper does not say"
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Concept(Section):
+    """What people are asked to look for, and the words used to draw it and to check that it is gone."""
+
+    name: str = Field("weapon", min_length=1, description="the concept in the annotators' words")
+    kind: Literal["harm", "style"] = Field("harm", description="harm: a union of things; style: one artist's hand")
+    vocabulary: str = Field("emoji", description="the objects and styles that prompts and judges know: 'emoji' or a JSON "
+                            "file in the layout of hfi/emoji/catalogue.json")
+    members: tuple[str, ...] = Field((), description="objects that count as the concept (harm); empty: the vocabulary's "
+                                     "list of that name. Used to score and to play annotators, never to erase")
+    unlisted: tuple[str, ...] = Field((), description="members that no feedback prompt may name: they test whether erasing "
+                                      "carries over (ours)")
+    words: tuple[str, ...] = Field((), description="words for the concept itself, used in feedback prompts; empty: its name")
+    prompts: Path | None = Field(None, description="a text file of feedback prompts, one per line, instead of templates")
+
+
+class Generate(Section):
+    """Stage 1: the original model draws the pictures that people will judge."""
+
+    images: Positive = Field(1000, description=f"pictures to draw; {NOT_SAID}")
+    benign_share: Share = Field(0.25, description="share of pictures from prompts without the concept, so that annotators "
+                                f"and the reward see both; {NOT_SAID}")
+    steps: Positive = Field(50, description="DDIM steps (SDD)")
+    guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance s_g; diffusers' default")
+    batch_size: Positive = Field(8, description="pictures drawn together; changes speed only")
+
+
+class Label(Section):
+    """Stage 2: judgements, from people (imported or by the labelling page) or from simulated annotators."""
+
+    source: Literal["people", "simulated"] = Field("people", description="simulated: annotators played by a judge network, "
+                                                   "marked so wherever their numbers appear")
+    judgement: Literal["binary", "ranking", "both"] = Field("binary", description="binary for clear guidelines, ranking for "
+                                                            "artist styles (HFI section on feedback)")
+    annotators: Positive = Field(3, description=f"simulated annotators; {NOT_SAID}")
+    overlap: Positive = Field(2, description=f"judgements per picture (simulated annotators); {NOT_SAID}")
+    error_rate: Share = Field(0.05, description="chance that a simulated annotator errs, on average (ours)")
+    ranking_size: int = Field(5, ge=2, le=9, description="M, pictures per ranking (the first author's annotation page: 5)")
+    rankings: Positive = Field(200, description=f"rankings asked of each simulated annotator; {NOT_SAID}")
+    guideline: str = Field("Is the concept in this picture?", description="the question, stored with its version")
+    minimum: Positive = Field(40, description="judged pictures below which the study waits for people (ours)")
+
+
+class Reward(Section):
+    """Stages 3 and 4: r_psi(x) on CLIP image embeddings, and the top-K pictures with their weights."""
+
+    encoder: str = Field("emoji", description="CLIP image encoder: 'emoji' or a transformers CLIP folder or hub id")
+    hidden: tuple[Positive, ...] = Field((128,), description=f"MLP widths; {NOT_SAID}")
+    steps: Positive = Field(600, description=f"optimiser steps; {NOT_SAID}")
+    learning_rate: float = Field(1e-3, gt=0, description=f"AdamW; {NOT_SAID}")
+    weight_decay: float = Field(1e-2, ge=0, description=f"AdamW; {NOT_SAID}")
+    held_out: float = Field(0.25, gt=0, lt=1, description=f"share of pictures kept from training, split by image; {NOT_SAID}")
+    minimum_auc: float = Field(0.65, ge=0.5, le=1, description="held-out AUC or pairwise accuracy below which the study "
+                               "stops with advice (ours)")
+    top_k: Positive = Field(64, description=f"K, pictures that are inverted; {NOT_SAID}")
+    clusters: Positive = Field(1, description="clusters of embeddings that the top-K is spread over (ours)")
+    weights: Literal["proportional", "equal"] = Field("proportional", description="the non-negative map of the reward, mean 1: "
+                                                      "sigmoid(standardised reward) over its mean, or 1; HFI weighs by r, its map "
+                                                      "for rankings is not said")
+    veto: tuple[str, ...] = Field((), description="image ids that a person took out of the top-K")
+
+
+class Invert(Section):
+    """Stage 5: reward-weighted textual inversion of the top-K pictures into soft tokens v*."""
+
+    vectors: Positive = Field(4, description=f"embedding rows per token; {NOT_SAID}")
+    tokens: Literal["one", "per_cluster"] = Field("one", description="one token, or one per cluster of the top-K (ours)")
+    initial_word: str = Field("", description="word whose embedding starts v*, e.g. 'nudity', 'artist' (HFI); empty: random")
+    steps: Positive = Field(1000, description=f"optimiser steps per token; {NOT_SAID}")
+    batch_size: Positive = Field(4, description=f"pictures per step; {NOT_SAID}")
+    learning_rate: float = Field(5e-3, gt=0, description=f"AdamW on the rows; {NOT_SAID}; diffusers' textual inversion example: 5e-4 x batch")
+    weight_decay: float = Field(0.0, ge=0, description=f"AdamW; {NOT_SAID}")
+    checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")
+
+
+class Erase(Section):
+    """Stage 6: SDD on cross-attention, driven by the soft tokens. Defaults: SDD (2023), unless noted."""
+
+    steps: Positive = Field(1500, description="optimiser steps (SDD)")
+    batch_size: Positive = Field(1, description="z_t per step (SDD)")
+    accumulate: Positive = Field(1, description="batches per optimiser step")
+    learning_rate: float = Field(1e-5, gt=0, description="AdamW (SDD)")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW (SDD)")
+    clip_norm: float = Field(1.0, gt=0, description="gradient norm (SDD)")
+    guidance_scale: float = Field(3.0, ge=0, description="s_g of the teacher's runs (SDD)")
+    sampling_steps: Positive = Field(50, description="DDIM steps of the teacher's runs (SDD), eta 0")
+    ema_decay: float = Field(0.999, ge=0, le=1, description="m (SDD); constant, no warm-up")
+    beta: tuple[float, float] = Field((3.0, 3.0), description="t ~ Beta(a, b) stretched over the schedule (HFI: 3, 3)")
+    latents: Literal["teacher", "replay", "forward", "mix"] = Field("replay", description="where z_t comes from: see docs/decisions/0001")
+    replay_runs: Positive = Field(8, description="teacher runs kept in the replay buffer (ours)")
+    mix_share: Share = Field(0.5, description="share of teacher states in `mix` (ours)")
+    templates: tuple[str, ...] = Field(("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}")
+    flagged_prompts: Share = Field(0.0, description="share of c_s taken from the prompts of flagged pictures (ours, not the paper's)")
+    preservation: float = Field(0.0, ge=0, description="weight of the term that keeps the original predictions on benign prompts (ours, off)")
+    preservation_prompts: Positive = Field(128, description="benign prompts of that term (ours)")
+    also: tuple[Path, ...] = Field((), description="other studies whose tokens are erased in the same run")
+    checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")
+    save_pipeline: bool = Field(False, description="also write the whole erased pipeline as a diffusers folder")
+
+
+class Evaluate(Section):
+    """The erased model beside the original, same prompts and seeds, by the scoring judge."""
+
+    judge: str = Field("emoji:scorer", description="the judge that only scores: 'emoji:scorer', 'emoji:annotator' (for choosing "
+                       "settings) or 'clip:FOLDER' (zero-shot by words)")
+    prompts_per_set: Positive = Field(150, description="pictures for each concept rate")
+    retention_prompts: Positive = Field(240, description="pictures for each retention number")
+    seeds_per_prompt: Positive = Field(2, description="pictures per prompt; intervals resample prompts")
+    steps: Positive = Field(25, description="DDIM steps")
+    guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance s_g")
+    batch_size: Positive = Field(8, description="pictures drawn together; changes speed only")
+    reinversions: int = Field(3, ge=0, description="fresh tokens learned against the erased model; 0: not attacked")
+    reinversion_steps: Positive = Field(1000, description="steps of each of those")
+    bootstrap: Positive = Field(2000, description="resamples for 95 % intervals")
+
+
+class Report(Section):
+    """One self-contained HTML file."""
+
+    pairs: Positive = Field(48, description="before/after pairs shown")
+    blur: bool = Field(True, description="flagged pictures blurred until asked for")
+
+
+class StudyConfig(Section):
+    """Everything that a study is; stored as study.yaml in its folder."""
+
+    name: str = Field("study", min_length=1, description="shown in the report")
+    model: str = Field("emoji", description="'emoji' (embedded), a diffusers folder or a hub id")
+    seed: int = Field(0, ge=0, description="every random number of the study comes from it")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="arithmetic of forward passes; weights learn in float32")
+    concept: Concept = Concept()
+    generate: Generate = Generate()
+    label: Label = Label()
+    reward: Reward = Reward()
+    invert: Invert = Invert()
+    erase: Erase = Erase()
+    evaluate: Evaluate = Evaluate()
+    report: Report = Report()
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if value.split(":")[0] not in {"auto", "cpu", "cuda", "mps"}:
+            raise ValueError("use auto, cpu, cuda, cuda:N or mps")
+        return value
+
+    @model_validator(mode="after")
+    def _batches(self) -> StudyConfig:
+        if self.concept.kind == "harm" and set(self.concept.unlisted) - set(self.concept.members) and self.concept.members:
+            raise ValueError("concept.unlisted: every name must also stand in concept.members")
+        return self
+
+
+def load_config(path: str | Path) -> StudyConfig:
+    """Read a study file (YAML). Raises HFIError naming the file, the field and the remedy."""
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HFIError("no such study file", file=path, remedy="see recipes/ for examples, or run 'hfi init'") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HFIError(f"not readable as YAML ({str(error).splitlines()[0]})", file=path, remedy="mend it or run 'hfi init' "
+                       "for a fresh one") from None
+    return parse_config(raw if raw is not None else {}, path)
+
+
+def parse_config(raw: object, file: str | Path) -> StudyConfig:
+    """Check plain data as study settings; `file` is named in the error."""
+    if not isinstance(raw, dict):
+        raise HFIError("holds no settings (a mapping of names to values was expected)", file=file, remedy="see recipes/demo.yaml")
+    try:
+        return StudyConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or None
+        if first["type"] == "extra_forbidden":
+            raise HFIError("no such setting", file=file, field=field, remedy="'hfi init --help' lists them all") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise HFIError(f"{message} (got {str(first.get('input'))[:60]!r})", file=file, field=field,
+                       remedy="correct that value") from None
+
+
+def dump_config(config: StudyConfig) -> str:
+    """The settings as YAML that `load_config` reads back equal."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def with_overrides(config: StudyConfig, overrides: dict[str, object], file: str | Path = "command line") -> StudyConfig:
+    """A copy with dotted fields replaced, e.g. {"erase.steps": 300}; values are checked again."""
+    raw = config.model_dump(mode="json")
+    for dotted, value in overrides.items():
+        *parents, leaf = dotted.split(".")
+        place = raw
+        for parent in parents:
+            if not isinstance(place.get(parent), dict):
+                raise HFIError("no such setting", file=file, field=dotted, remedy="write it as section.field=value")
+            place = place[parent]
+        place[leaf] = value
+    return parse_config(raw, file)

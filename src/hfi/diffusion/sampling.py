@@ -1,0 +1,92 @@
+"""Classifier-free guided DDIM sampling; one generator per picture, so a seed gives the same picture in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from diffusers import DDIMScheduler
+from PIL import Image
+from torch import Tensor
+
+from hfi.diffusion.model import Model, predict_noise
+from hfi.errors import Diverged
+
+
+def ddim(model: Model, steps: int) -> DDIMScheduler:
+    """The model's schedule as DDIM, eta 0, in our eps convention."""
+    scheduler = DDIMScheduler.from_config(
+        model.pipeline.scheduler.config, prediction_type="epsilon", clip_sample=False, thresholding=False,
+        timestep_spacing="leading", set_alpha_to_one=False, steps_offset=1, rescale_betas_zero_snr=False,
+    )
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def initial_noise(model: Model, seeds: Sequence[int]) -> Tensor:
+    """z_T (B, C, h, w) of unit variance, one CPU generator per picture."""
+    noise = [torch.randn(model.latent_shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
+    return torch.stack(noise).to(model.device)
+
+
+def guided_noise(model: Model, z_t: Tensor, t: Tensor, c: Tensor, c_0: Tensor, guidance_scale: float) -> Tensor:
+    """eps(c_0) + s_g (eps(c) - eps(c_0)) (Ho and Salimans 2022, arXiv 2207.12598); one pass when s_g is 1.
+
+    Args:
+        z_t: (B, C, h, w); t: (B,) integers; c, c_0: (B, L, D).
+    """
+    if guidance_scale == 1.0:
+        return predict_noise(model, z_t, t, c)
+    both = predict_noise(model, torch.cat([z_t, z_t]), torch.cat([t, t]), torch.cat([c_0, c]))
+    without, with_c = both.chunk(2)
+    return without + guidance_scale * (with_c - without)
+
+
+@torch.no_grad()
+def trajectory(model: Model, z_t: Tensor, c: Tensor, c_0: Tensor, steps: int, guidance_scale: float) -> Iterator[tuple[int, Tensor]]:
+    """Yield (t, z_t) before each DDIM step from pure noise to the end, and finally (-1, z_0).
+
+    Args:
+        z_t: unit noise (B, C, h, w); c, c_0: (B, L, D).
+    """
+    scheduler = ddim(model, steps)
+    for t in scheduler.timesteps.tolist():
+        yield t, z_t
+        eps = guided_noise(model, z_t, torch.full((len(z_t),), t, device=z_t.device), c, c_0, guidance_scale)
+        z_t = scheduler.step(eps, t, z_t, eta=0.0).prev_sample
+    yield -1, z_t
+
+
+@torch.no_grad()
+def sample_latents(model: Model, c: Tensor, c_0: Tensor, seeds: Sequence[int], steps: int, guidance_scale: float,
+                   on_step: Callable[[], None] | None = None) -> Tensor:
+    """Draw z_0 (B, C, h, w) for conditions c (B, L, D); raises Diverged when the network returns NaN."""
+    z_t = initial_noise(model, seeds)
+    for _, z_t in trajectory(model, z_t, c, c_0.expand_as(c), steps, guidance_scale):  # noqa: B007 - the last one is kept
+        if on_step:
+            on_step()
+    if not torch.isfinite(z_t).all():
+        raise Diverged("sampling gave NaN", file=model.name, field="dtype", remedy="try --dtype float32")
+    return z_t
+
+
+@torch.no_grad()
+def decode(model: Model, latents: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1], float32 on the CPU."""
+    with model.autocast():
+        pictures = model.vae.decode(latents / model.scaling, return_dict=False)[0]
+    return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+
+@torch.no_grad()
+def encode_images(model: Model, pictures: Tensor) -> Tensor:
+    """Latent means z_0 (B, C, h, w) of pictures (B, 3, H, W) in [0, 1]."""
+    with model.autocast():
+        moments = model.vae.encode(pictures.to(model.device) * 2 - 1).latent_dist
+    return moments.mean.float() * model.scaling
+
+
+def to_pil(pictures: Tensor) -> list[Image.Image]:
+    """8-bit pictures from (B, 3, H, W) in [0, 1]."""
+    data = (pictures.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return [Image.fromarray(picture) for picture in data]

@@ -1,0 +1,284 @@
+"""A study on disk: one folder per stage, each finished one sealed by a manifest.json that says where it came from.
+
+    STUDY/study.yaml            settings
+    STUDY/feedback.sqlite       judgements (never removed by any stage)
+    STUDY/<stage>/              what a stage made; manifest.json once it is whole, partial.json while it is not
+    STUDY/report.html, metrics.json
+
+A stage's key is the hash of its settings, the study's seed, model and concept, and the keys and outputs of the stages
+it reads. A manifest with that key means done; anything else means to be done, or done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from hfi.config import StudyConfig, dump_config, load_config
+from hfi.errors import HFIError, disk_errors
+
+STAGES = ("generate", "label", "reward", "invert", "erase", "evaluate", "report")
+READS = {
+    "generate": (),
+    "label": ("generate",),
+    "reward": ("generate", "label"),
+    "invert": ("generate", "reward"),
+    "erase": ("generate", "label", "invert"),
+    "evaluate": ("reward", "erase"),
+    "report": ("generate", "label", "reward", "invert", "erase", "evaluate"),
+}
+PACKAGES = ("hfi", "torch", "diffusers", "transformers", "numpy", "safetensors", "pillow", "SQLAlchemy", "pydantic")
+
+
+def digest(data: object) -> str:
+    """SHA-256 (hex) of plain data as canonical JSON."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: a reader never sees half of it, also after kill -9 or on a full disk."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write plain data as indented JSON, atomically."""
+    write_bytes(path, (json.dumps(data, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+
+
+def read_json(path: Path) -> object:
+    """Read JSON; raises HFIError when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HFIError("missing", file=path, remedy="run 'hfi run' on the study to make it again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise HFIError("half-written or damaged", file=path, remedy="delete it and run 'hfi run' on the study again") from None
+
+
+def write_tensors(path: Path, tensors: dict, header: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, atomically, with a text header."""
+    from safetensors.torch import save
+
+    write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=header or None))
+
+
+def read_tensors(path: Path) -> dict:
+    """Read safetensors onto the CPU; raises HFIError when the file is missing, truncated or something else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise HFIError("missing", file=path, remedy="run 'hfi run' on the study to make it again") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise HFIError(f"not a whole safetensors file ({str(error)[:80]})", file=path, remedy="delete it and run the stage again") from None
+
+
+@dataclass
+class StageRun:
+    """A stage at work: its folder, its seed, and what will stand in its manifest."""
+
+    name: str
+    folder: Path
+    key: str
+    seed: int
+    facts: dict = field(default_factory=dict)
+    resumed_seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    def path(self, *parts: str) -> Path:
+        return self.folder.joinpath(*parts)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of work so far, earlier interrupted runs included up to their last checkpoint."""
+        return self.resumed_seconds + time.perf_counter() - self.started
+
+    def checkpoint(self) -> None:
+        """Note the seconds spent, so that a resumed stage still reports its whole cost."""
+        write_json(self.path("partial.json"), {"key": self.key, "seconds": self.seconds})
+
+
+class Workspace:
+    """One study's folder."""
+
+    def __init__(self, root: Path, config: StudyConfig):
+        self.root, self.config = Path(root), config
+
+    @classmethod
+    def create(cls, root: str | Path, config: StudyConfig) -> Workspace:
+        """Make a study folder; raises HFIError when one with other settings is there already."""
+        root = Path(root)
+        if (root / "study.yaml").exists() and load_config(root / "study.yaml") != config:
+            raise HFIError("a study with other settings is there already", file=root / "study.yaml",
+                           remedy="edit that file, or choose another folder")
+        if root.exists() and not root.is_dir():
+            raise HFIError("is a file, not a folder", file=root, remedy="choose another folder")
+        workspace = cls(root, config)
+        workspace.save_config()
+        return workspace
+
+    @classmethod
+    def open(cls, root: str | Path) -> Workspace:
+        """Open a study folder; raises HFIError when there is none."""
+        root = Path(root)
+        if not (root / "study.yaml").is_file():
+            raise HFIError("no study here (study.yaml is missing)", file=root, remedy=f"make one with 'hfi init {root}'")
+        return cls(root, load_config(root / "study.yaml"))
+
+    def save_config(self) -> None:
+        write_bytes(self.root / "study.yaml", dump_config(self.config).encode())
+
+    def path(self, *parts: str) -> Path:
+        return self.root.joinpath(*parts)
+
+    @property
+    def store_path(self) -> Path:
+        return self.root / "feedback.sqlite"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the study: a second process gets an HFIError instead of spoiling the first one's work."""
+        import fcntl
+
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = (self.root / ".lock").open("a+")
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.seek(0)
+                raise HFIError(f"another process ({handle.read().strip() or 'unknown'}) is at work on this study", file=self.root,
+                               remedy="wait until it is done or stop it") from None
+            handle.seek(0)
+            handle.truncate()
+            handle.write(f"pid {os.getpid()}")
+            handle.flush()
+            yield
+        finally:
+            handle.close()
+
+    def manifest(self, stage: str) -> dict | None:
+        """The stage's manifest, or None when it has not been finished."""
+        path = self.path(stage, "manifest.json")
+        return read_json(path) if path.exists() else None  # type: ignore[return-value]
+
+    def key(self, stage: str) -> str:
+        """What the stage's outputs depend on, as one hash."""
+        from hfi.diffusion.model import model_hash
+
+        common = {"seed": self.config.seed, "model": model_hash(self.config.model), "dtype": self.config.dtype,
+                  "concept": self.config.concept.model_dump(mode="json")}
+        upstream = {}
+        for name in READS[stage]:
+            manifest = self.manifest(name)
+            upstream[name] = None if manifest is None else [manifest["key"], manifest["digest"]]
+        return digest({"stage": stage, **common, "settings": getattr(self.config, stage).model_dump(mode="json"), "reads": upstream})
+
+    def is_done(self, stage: str) -> bool:
+        """Whether the stage and all that it reads are finished under the present settings."""
+        manifest = self.manifest(stage)
+        return manifest is not None and all(self.is_done(name) for name in READS[stage]) and manifest["key"] == self.key(stage)
+
+    def require(self, stage: str) -> None:
+        """Raise HFIError unless everything the stage reads is there."""
+        for name in READS[stage]:
+            if not self.is_done(name):
+                raise HFIError(f"'{stage}' needs '{name}', which is not done under the present settings", file=self.root,
+                               remedy=f"run 'hfi {name} {self.root}' first, or 'hfi run {self.root}' for all of them")
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[StageRun]:
+        """Work on a stage: clears what other settings left, and seals the folder with a manifest at the end.
+
+        Partial work under the same key is kept, so that the stage can continue from its own checkpoints.
+        """
+        self.require(name)
+        folder, key, resumed = self.path(name), self.key(name), 0.0
+        partial = folder / "partial.json"
+        if folder.exists():
+            found = read_json(partial) if partial.exists() else None
+            if isinstance(found, dict) and found.get("key") == key:
+                resumed = float(found.get("seconds", 0.0))
+            else:
+                shutil.rmtree(folder)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        run = StageRun(name, folder, key, self.config.seed, resumed_seconds=resumed)
+        run.checkpoint()
+        _reset_peak_memory()
+        yield run
+        outputs = {str(path.relative_to(folder)): file_hash(path) for path in sorted(folder.rglob("*"))
+                   if path.is_file() and path.name not in {"partial.json", "manifest.json"} and not path.name.startswith(".")}
+        write_json(folder / "manifest.json", {
+            "stage": name, "key": key, "digest": digest(outputs), "seed": run.seed,
+            "settings": getattr(self.config, name).model_dump(mode="json"), "facts": run.facts,
+            "seconds": round(run.seconds, 2), "peak_memory_mib": round(_peak_memory_mib(), 1),
+            "versions": versions(), "outputs": outputs,
+        })
+        partial.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform and the packages that numbers depend on."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def _reset_peak_memory() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if (torch := _torch()) and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_memory_mib() -> float:
+    """Peak of this process since the stage began (Linux), plus the accelerator's."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        peak = int(line.split()[1]) / 1024
+    if (torch := _torch()) and torch.cuda.is_available():
+        peak += torch.cuda.max_memory_allocated() / 2**20
+    return peak
+
+
+def _torch():
+    import sys
+
+    return sys.modules.get("torch")
