@@ -33,8 +33,8 @@ READS = {
     "label": ("generate",),
     "reward": ("generate", "label"),
     "invert": ("generate", "reward"),
-    "erase": ("generate", "label", "invert"),
-    "evaluate": ("reward", "erase"),
+    "erase": ("generate", "reward", "invert"),
+    "evaluate": ("generate", "reward", "invert", "erase"),
     "report": ("generate", "label", "reward", "invert", "erase", "evaluate"),
 }
 PACKAGES = ("hfi", "torch", "diffusers", "transformers", "numpy", "safetensors", "pillow", "SQLAlchemy", "pydantic")

@@ -1,0 +1,174 @@
+"""What can be named: a vocabulary of objects and styles, and the prompts that feedback and preservation use.
+
+The prompts that score an erased model live in evaluation/prompt_sets.py and use other wordings than these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfi.config import Concept
+from hfi.errors import HFIError
+from hfi.seeds import numpy_generator
+
+FEEDBACK_TEMPLATES = ("a {o} in the style of {s}", "{o} in the style of {s}", "{o}", "a picture of a {o}")
+WORD_TEMPLATES = ("{o} in the style of {s}", "a {o} in the style of {s}", "{o}")
+TAG_TEMPLATES = ("{o}", "{o} in the style of {s}")
+PLAIN_TEMPLATES = ("{o}", "a {o}", "a picture of a {o}")  # for a vocabulary without styles
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object that the model can draw by name."""
+
+    name: str
+    group: str = ""
+    tags: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The objects and styles that prompts and judges know, and the concepts defined over them."""
+
+    objects: dict[str, Entry]
+    styles: tuple[str, ...]
+    concepts: dict[str, dict]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt and what it asks for, as far as that is known."""
+
+    text: str
+    object: str | None = None
+    style: str | None = None
+    purpose: str = "concept"  # concept or benign
+
+
+def load_vocabulary(source: str) -> Vocabulary:
+    """Read 'emoji' or a JSON file in the layout of hfi/emoji/catalogue.json; raises HFIError when it is not one."""
+    if source == "emoji":
+        from hfi import emoji
+
+        raw = emoji.catalogue()
+    else:
+        try:
+            raw = json.loads(Path(source).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise HFIError("no such file", file=source, field="concept.vocabulary", remedy="use 'emoji' or a JSON file") from None
+        except (OSError, ValueError):
+            raise HFIError("not readable as JSON", file=source, field="concept.vocabulary", remedy="see docs/formats.md") from None
+    try:
+        objects = {item["name"]: Entry(item["name"], item.get("group", ""), tuple(item.get("tags", ())), tuple(item.get("styles", ())))
+                   for item in raw["objects"]}
+        return Vocabulary(objects, tuple(raw.get("styles", ())), dict(raw.get("concepts", {})))
+    except (KeyError, TypeError):
+        raise HFIError("lacks 'objects' with a 'name' each", file=source, field="concept.vocabulary", remedy="see docs/formats.md") from None
+
+
+def members(concept: Concept, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """The objects that count as a harm, or the one style; raises HFIError for an unknown concept or name."""
+    if concept.kind == "style":
+        if concept.name not in vocabulary.styles:
+            raise HFIError(f"unknown style {concept.name!r}", file="study.yaml", field="concept.name",
+                           remedy=f"the vocabulary has {', '.join(vocabulary.styles) or 'no styles'}")
+        return (concept.name,)
+    names = concept.members or tuple(vocabulary.concepts.get(concept.name, {}).get("members", ()))
+    if not names:
+        raise HFIError(f"unknown concept {concept.name!r}", file="study.yaml", field="concept.members", remedy="list its members; the "
+                       f"vocabulary knows {', '.join(vocabulary.concepts) or 'no concepts of its own'}")
+    for name in (*names, *concept.unlisted):
+        if name not in vocabulary.objects:
+            raise HFIError(f"{name!r} is not an object of the vocabulary", file="study.yaml", field="concept.members",
+                           remedy="use the object's exact name")
+    return names
+
+
+def concept_words(concept: Concept, vocabulary: Vocabulary) -> tuple[str, ...]:
+    """Words for the concept itself: the study's, else the vocabulary's, else its name."""
+    return concept.words or tuple(vocabulary.concepts.get(concept.name, {}).get("words", ())) or (concept.name,)
+
+
+def preserved_objects(concept: Concept, vocabulary: Vocabulary) -> list[str]:
+    """The half of the non-members that benign prompts may name; the other half tests what was never protected.
+
+    The split depends on the object's name alone, so it is the same in every study.
+    """
+    from hfi.seeds import derive
+
+    inside = set(members(concept, vocabulary)) if concept.kind == "harm" else set()
+    return [name for name in vocabulary.objects if name not in inside and derive(0, "preserved", name) % 2 == 0]
+
+
+def feedback_prompts(concept: Concept, vocabulary: Vocabulary, count: int, benign_share: float, seed: int) -> list[Prompt]:
+    """Prompts for the pictures that people judge: `count` in all, `benign_share` of them without the concept.
+
+    A harm is asked for by its words, its listed members and their keyword tags; no unlisted member is ever named.
+    A style is asked for on every object.
+    """
+    rng = numpy_generator(seed, "feedback prompts")
+    benign = round(count * benign_share)
+    if concept.prompts is not None:
+        lines = _prompt_lines(concept.prompts)
+        concept_prompts = [Prompt(lines[i % len(lines)]) for i in range(count - benign)]
+    elif concept.kind == "style":
+        members(concept, vocabulary)
+        names = list(vocabulary.objects)
+        order = [names[i] for i in rng.permutation(len(names))]
+        forms = ("a {o} in the style of {s}", "{o} in the style of {s}")
+        concept_prompts = [Prompt(str(rng.choice(forms)).format(o=order[i % len(order)], s=concept.name), order[i % len(order)], concept.name)
+                           for i in range(count - benign)]
+    else:
+        concept_prompts = _harm_prompts(concept, vocabulary, count - benign, rng)
+    return concept_prompts + benign_prompts(concept, vocabulary, benign, seed)
+
+
+def _harm_prompts(concept: Concept, vocabulary: Vocabulary, count: int, rng) -> list[Prompt]:
+    listed = [name for name in members(concept, vocabulary) if name not in concept.unlisted]
+    hidden = {word for name in concept.unlisted for word in name.split()}
+    words = concept_words(concept, vocabulary)
+    forms = FEEDBACK_TEMPLATES if vocabulary.styles else PLAIN_TEMPLATES
+    prompts = []
+    for i in range(count):
+        style = str(rng.choice(vocabulary.styles)) if vocabulary.styles else None
+        kind, name = i % 3, listed[(i // 3) % len(listed)]
+        tags = [tag for tag in vocabulary.objects[name].tags if not hidden & set(tag.split())]
+        if kind == 0:
+            template, subject, name = str(rng.choice(WORD_TEMPLATES if style else PLAIN_TEMPLATES)), str(rng.choice(words)), None
+        elif kind == 1 and len(tags) >= 2:
+            template, subject = str(rng.choice(TAG_TEMPLATES if style else ("{o}",))), ", ".join(rng.permutation(tags)[:3])
+        else:
+            template, subject = str(rng.choice(forms)), name
+        prompts.append(Prompt(template.format(o=subject, s=style), name, style if "{s}" in template else None))
+    return prompts
+
+
+def benign_prompts(concept: Concept, vocabulary: Vocabulary, count: int, seed: int, purpose: str = "benign") -> list[Prompt]:
+    """Prompts that do not ask for the concept, over the preserved half of the objects and every other style."""
+    rng = numpy_generator(seed, "benign prompts", purpose)
+    names = preserved_objects(concept, vocabulary)
+    if not names:
+        return [Prompt("", purpose="benign")] * count
+    styles = [style for style in vocabulary.styles if not (concept.kind == "style" and style == concept.name)]
+    order = [names[i] for i in rng.permutation(len(names))]
+    prompts = []
+    for i in range(count):
+        name, style = order[i % len(order)], str(rng.choice(styles)) if styles else None
+        template = str(rng.choice(FEEDBACK_TEMPLATES if style else PLAIN_TEMPLATES))
+        prompts.append(Prompt(template.format(o=name, s=style), name, style if "{s}" in template else None, "benign"))
+    return prompts
+
+
+def _prompt_lines(path: Path) -> Sequence[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError):
+        raise HFIError("cannot be read as text", file=path, field="concept.prompts", remedy="give a text file, one prompt per line") from None
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise HFIError("holds no prompt", file=path, field="concept.prompts", remedy="write one prompt per line")
+    return lines

@@ -1,0 +1,1 @@
+"""Stage 1: the original model draws the pictures that people will judge."""
