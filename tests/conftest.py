@@ -1,0 +1,46 @@
+"""Shared fixtures; one thread a process, because a tiny pipeline runs several times faster so."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory) -> Path:
+    """A folder with the tiny pipeline (pipeline/), CLIP (clip/) and vocabulary.json, built once."""
+    import tiny
+
+    root = tmp_path_factory.mktemp("tiny")
+    tiny.study_settings(root)
+    return root
+
+
+@pytest.fixture
+def tiny_model(tiny_root):
+    """The tiny pipeline as a Model in float32 on the CPU; fresh for each test."""
+    from hfi.diffusion.model import load_model
+
+    return load_model(str(tiny_root / "pipeline"), "cpu", "float32")
+
+
+@pytest.fixture
+def tiny_study(tiny_root, tmp_path):
+    """A fresh study on the tiny pipeline."""
+    import tiny
+
+    from hfi.config import parse_config
+    from hfi.workspace import Workspace
+
+    return Workspace.create(tmp_path / "study", parse_config(tiny.study_settings(tiny_root), "tiny"))
