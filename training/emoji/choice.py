@@ -87,5 +87,27 @@ CONCEPTS = {
     },
 }
 
+#: Keywords of ours, where emojibase gives fewer than three that do not repeat the name.
+TAGS = {
+    "victory-hand": "v sign, two fingers", "elephant": "trunk, tusks, big", "tropical-fish": "aquarium, reef, swim", "maple-leaf": "autumn, canada, foliage",
+    "watermelon": "summer, slice, juicy", "strawberry": "red berry, jam, sweet", "sushi": "japanese, rice, raw fish", "glass-of-milk": "dairy, white, calcium",
+    "fire-engine": "emergency, ladder, rescue", "cloud": "sky, overcast, grey", "jack-o-lantern": "october, carved, spooky", "christmas-tree": "december, decorated, ornaments",
+    "musical-note": "melody, tune, song", "candle": "wax, wick, romantic", "pencil": "write, draw, school", "hammer-and-pick": "mining, crossed tools, miner",
+    "crossed-swords": "duel, battle, fight, blades", "shield": "defence, protect, armour", "toilet": "restroom, loo, flush", "warning": "danger, attention, triangle",
+    "recycling-symbol": "green, reuse, environment", "kitchen-knife": "blade, sharp, cut", "dagger": "blade, stab, assassin", "bow-and-arrow": "hunt, shoot, target",
+    "axe": "weapon, lumberjack, blade", "bomb": "weapon, fuse, detonate", "pistol": "shoot, firearm", "water-pistol": "summer, plastic, splash",
+    "bottle-with-popping-cork": "champagne, celebrate, sparkling", "clinking-glasses": "champagne, toast, cheers", "sake": "rice wine, japanese, warm",
+    "tumbler-glass": "alcohol, ice, bar", "teacup-without-handle": "green tea, matcha, japan", "baby-chick": "yellow, hatchling", "spider": "eight legs, web, creepy",
+    "red-heart": "romance, valentine", "monkey-face": "ape, jungle", "frog": "pond, green, croak", "mushroom": "forest, spots", "castle": "medieval, fortress, towers",
+    "bus": "public transport, passengers", "anchor": "harbour, sea, nautical", "crescent-moon": "night, lunar", "star": "night sky, favourite", "umbrella": "weather, rainy day",
+    "snowflake": "winter, frost, ice", "soccer-ball": "kick, goal, match", "basketball": "dunk, nba", "game-die": "luck, gamble, roll", "trumpet": "brass, fanfare, jazz",
+    "violin": "strings, orchestra, classical", "guitar": "rock, strings", "television": "screen, watch, channel", "mobile-phone": "smartphone, call, screen",
+    "locked": "security, padlock", "right-arrow": "next, forward", "sunflower": "yellow petals, seeds", "palm-tree": "island, vacation", "grapes": "vine, bunch, purple",
+    "banana": "yellow, peel", "fire": "heat, blaze", "fireworks": "night sky, new year", "sparkler": "glitter, new year", "heart-on-fire": "passion, burning love",
+    "collision": "blast, bang", "volcano": "lava, erupt, magma", "firecracker": "tnt, fuse, bang",
+}
+#: Keywords of emojibase that are not true of the picture.
+NOT_TAGS = {"shield": {"weapon"}, "collision": {"bomb"}, "fire": {"tool", "af"}, "bomb": {"hot"}}
+
 HELD_OUT_SHARE = 0.10
 SEED = 20261121

@@ -63,7 +63,7 @@ def slug(label: str) -> str:
 
 
 def read_names() -> dict[str, dict]:
-    """emojibase: icon name -> {"group", "subgroup", "tags"}, without flags and components."""
+    """emojibase: icon name -> {"group", "subgroup", "tags", "hints"}, without flags and components."""
     tarball = fetch(*choice.EMOJIBASE)
     levels = read_member(tarball, "meta/groups.json")
     names = {}
@@ -78,7 +78,17 @@ def read_names() -> dict[str, dict]:
     # The CLDR name changed with the picture: emojibase knows the water pistol only.
     names["pistol"] = {"group": "objects", "subgroup": "tool", "tags": ["gun", "handgun", "revolver", "weapon"]}
     names["water-pistol"] = {"group": "activities", "subgroup": "game", "tags": ["toy", "water", "squirt", "play"]}
+    for name, entry in names.items():
+        tags = [tag for tag in entry["tags"] if tag not in choice.NOT_TAGS.get(name, ())]
+        tags += [tag for tag in choice.TAGS.get(name, "").split(", ") if tag and tag not in tags]
+        entry |= {"tags": tags, "hints": hints(name, tags)}
     return names
+
+
+def hints(name: str, tags: list[str]) -> list[str]:
+    """The keywords that do not give the name away: what an implicit prompt may say."""
+    stems = [word.rstrip("s") for word in name.split("-") if word not in {"and", "of", "with", "without", "on", "in"}]
+    return [tag for tag in tags if not any((len(stem) > 2 and stem in tag) or (len(tag) > 3 and tag in stem) for stem in stems)]
 
 
 def read_icons(style: str) -> tuple[dict, float, float]:

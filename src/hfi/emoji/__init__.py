@@ -41,6 +41,7 @@ def _catalogue_text() -> str:
 
 def catalogue() -> dict:
     """{"styles": {style: {package, version, artist, licence, look}},
-    "objects": [{name, group, subgroup, tags, styles}], "held_out": [[style, object]],
-    "concepts": {concept: {kind, words, members, neighbours}}}; a fresh copy at each call."""
+    "objects": [{name, group, subgroup, tags, hints, styles}], "held_out": [[style, object]],
+    "concepts": {concept: {kind, words, members, neighbours}}}; a fresh copy at each call.
+    `hints` are the tags that do not give the name away (for implicit prompts)."""
     return json.loads(_catalogue_text())

@@ -1,0 +1,133 @@
+"""What every training here shares: arguments, seeds, a resumable run, grids."""
+
+import hashlib
+import io
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from . import data
+
+SEED = 20261121
+
+
+def generator(name: str, step: int) -> torch.Generator:
+    """Random numbers that depend on (name, step) only, so that a resumed run needs no stored state."""
+    digest = hashlib.sha256(f"{SEED}/{name}/{step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def add_arguments(parser, minutes: float, batch: int, learning_rate: float) -> None:
+    parser.add_argument("--minutes", type=float, default=minutes, help="time budget; the learning rate falls to zero at its end")
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--learning-rate", type=float, default=learning_rate)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")
+
+
+def setup(args) -> str:
+    """Threads and device type."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision("high")
+    return args.device
+
+
+def save_grid(path: Path, pictures: torch.Tensor, columns: int) -> None:
+    """(N, 3, H, W) in [0, 1] -> one PNG."""
+    pictures = (pictures.detach().float().cpu().clamp(0, 1) * 255).byte().permute(0, 2, 3, 1)
+    height, width = pictures.shape[1:3]
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    for i, picture in enumerate(pictures):
+        sheet.paste(Image.fromarray(picture.numpy()), (i % columns * width, i // columns * height))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    data.write_atomically(path, buffer.getvalue())
+
+
+class Run:
+    """One training: warm-up and cosine decay over a time budget, checkpoints, log.
+
+    The learning rate is a function of the time spent (kept in the checkpoint), so that a run on
+    any machine ends fully decayed. `models` are saved under their names every four minutes, with
+    the optimiser; `torch.load(weights_only=True)` reads them back.
+    """
+
+    def __init__(self, name: str, args, models: dict, optimiser: torch.optim.Optimizer, warmup: int = 100, clip: float = 1.0):
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.folder = data.RUNS / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.args, self.models, self.optimiser, self.warmup, self.clip = args, models, optimiser, warmup, clip
+        self.step, self.spent, self.sums, self.count = 0, 0.0, {}, 0
+        self.checkpoint = self.folder / "checkpoint.pt"
+        if self.checkpoint.exists():
+            stored = torch.load(self.checkpoint, map_location=args.device, weights_only=True)
+            for key, model in models.items():
+                model.load_state_dict(stored[key])
+            optimiser.load_state_dict(stored["optimiser"])
+            self.step, self.spent = stored["step"], stored["spent"]
+        self.last = self.saved = self.reported = time.monotonic()
+        self.progress = Progress(TextColumn(name), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+        self.task = self.progress.add_task(name, total=args.minutes * 60, text="")
+        self.progress.start()
+
+    def rate(self) -> float:
+        """Learning rate now."""
+        done = min(1.0, self.spent / (self.args.minutes * 60))
+        return self.args.learning_rate * min(1.0, (self.step + 1) / self.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def going(self) -> bool:
+        """True while there is time; the place where checkpoints are written."""
+        now = time.monotonic()
+        self.spent += now - self.last
+        self.last = now
+        over = self.spent >= self.args.minutes * 60
+        if over or now - self.saved > 240:
+            self.save()
+            self.saved = now
+        if over:
+            self.progress.stop()
+        return not over
+
+    def update(self, loss: torch.Tensor, **values: float) -> None:
+        """One optimiser step; a step whose gradient is not finite is left out."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        self.step += 1
+        for key, value in {"loss": float(loss.detach()), **values}.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        self.count += 1
+        self.progress.update(self.task, completed=self.spent, text=f"step {self.step} loss {float(loss.detach()):.4f}")
+
+    def report_due(self, seconds: float = 120) -> bool:
+        now = time.monotonic()
+        if now - self.reported < seconds:
+            return False
+        self.reported = now
+        return True
+
+    def note(self, **values) -> None:
+        """One line of JSON in runs/NAME/log.jsonl: means since the last line, and `values`."""
+        row = {"step": self.step, "minutes": round(self.spent / 60, 2), **{k: round(v / self.count, 5) for k, v in self.sums.items()}, **values}
+        self.sums, self.count = {}, 0
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def save(self) -> None:
+        state = {key: model.state_dict() for key, model in self.models.items()}
+        state |= {"optimiser": self.optimiser.state_dict(), "step": self.step, "spent": self.spent}
+        part = self.checkpoint.with_suffix(".part")
+        torch.save(state, part)
+        part.replace(self.checkpoint)
