@@ -195,7 +195,7 @@ class Workspace:
 
     def key(self, stage: str) -> str:
         """What the stage's outputs depend on, as one hash."""
-        from hfi.diffusion.model import model_hash
+        from hfi.diffusion.identity import model_hash
 
         common = {"seed": self.config.seed, "model": model_hash(self.config.model), "dtype": self.config.dtype,
                   "concept": self.config.concept.model_dump(mode="json")}

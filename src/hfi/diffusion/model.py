@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hfi.diffusion.identity import model_folder, model_hash
 from hfi.errors import HFIError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -84,33 +83,6 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-
-
-def model_folder(source: str) -> Path | None:
-    """The folder of a model on this disk; None for a hub id."""
-    if source == "emoji":
-        from hfi import emoji
-
-        return Path(emoji.folder())
-    return Path(source) if Path(source).exists() else None
-
-
-@functools.lru_cache(maxsize=8)
-def _hash_files(folder: Path, stamp: tuple) -> str:
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        with path.open("rb") as stream:
-            total.update(str(path.relative_to(folder)).encode() + hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()
-
-
-def model_hash(source: str) -> str:
-    """SHA-256 over a model's weight files; for a hub id not on this disk, over the id itself."""
-    folder = model_folder(source)
-    if folder is None or not folder.is_dir():
-        return hashlib.sha256(source.encode()).hexdigest()
-    stamp = tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.rglob("*.safetensors")))
-    return _hash_files(folder, stamp)
 
 
 def load_model(source: str, device: str = "auto", dtype: str = "auto") -> Model:
