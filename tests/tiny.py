@@ -31,8 +31,18 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def text_config(vocabulary: int) -> CLIPTextConfig:
-    return CLIPTextConfig(vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-                          max_position_embeddings=LENGTH, projection_dim=8, bos_token_id=0, eos_token_id=1, pad_token_id=1)
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+        projection_dim=8,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
 
 
 def save_pipeline(folder: Path, seed: int = 0, prediction_type: str = "epsilon") -> Path:
@@ -40,19 +50,49 @@ def save_pipeline(folder: Path, seed: int = 0, prediction_type: str = "epsilon")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(
-            sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=WIDTH, attention_head_dim=2,
+            sample_size=4,
+            in_channels=4,
+            out_channels=4,
+            layers_per_block=1,
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=WIDTH,
+            attention_head_dim=2,
         )
-        vae = AutoencoderKL(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(4, 4, 4, 4), layers_per_block=1,
-                            norm_num_groups=2, down_block_types=("DownEncoderBlock2D",) * 4,
-                            up_block_types=("UpDecoderBlock2D",) * 4, sample_size=32)
+        vae = AutoencoderKL(
+            in_channels=3,
+            out_channels=3,
+            latent_channels=4,
+            block_out_channels=(4, 4, 4, 4),
+            layers_per_block=1,
+            norm_num_groups=2,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            sample_size=32,
+        )
         words = tokenizer()
         text_encoder = CLIPTextModel(text_config(len(words)))
-        scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-                                  set_alpha_to_one=False, steps_offset=1, prediction_type=prediction_type)
-        StableDiffusionPipeline(vae=vae, text_encoder=text_encoder, tokenizer=words, unet=unet, scheduler=scheduler,
-                                safety_checker=None, feature_extractor=None, requires_safety_checker=False).save_pretrained(folder)
+        scheduler = DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+            prediction_type=prediction_type,
+        )
+        StableDiffusionPipeline(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=words,
+            unet=unet,
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).save_pretrained(folder)
     return folder
 
 
@@ -61,8 +101,15 @@ def save_clip(folder: Path, seed: int = 1) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         words = tokenizer()
-        vision = CLIPVisionConfig(hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32,
-                                  patch_size=8, projection_dim=8)
+        vision = CLIPVisionConfig(
+            hidden_size=WIDTH,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=8,
+            projection_dim=8,
+        )
         config = CLIPConfig(text_config=text_config(len(words)).to_dict(), vision_config=vision.to_dict(), projection_dim=8)
         CLIPModel(config).save_pretrained(folder)
     words.save_pretrained(folder)
@@ -73,12 +120,23 @@ def save_clip(folder: Path, seed: int = 1) -> Path:
 def save_vocabulary(path: Path) -> Path:
     """Write a vocabulary of twelve objects in two styles, three of them the concept "sharp"."""
     names = ["knife", "sword", "needle", "apple", "pear", "house", "tree", "cat", "dog", "boat", "sun", "moon"]
-    path.write_text(json.dumps({
-        "styles": {"ink": {}, "chalk": {}},
-        "objects": [{"name": name, "group": "things" if i < 6 else "nature", "tags": ["sharp", "metal", "cut"] if i < 3 else ["nice", "soft"],
-                     "styles": ["ink", "chalk"]} for i, name in enumerate(names)],
-        "concepts": {"sharp": {"kind": "harm", "words": ["sharp thing"], "members": names[:3]}},
-    }))
+    path.write_text(
+        json.dumps(
+            {
+                "styles": {"ink": {}, "chalk": {}},
+                "objects": [
+                    {
+                        "name": name,
+                        "group": "things" if i < 6 else "nature",
+                        "tags": ["sharp", "metal", "cut"] if i < 3 else ["nice", "soft"],
+                        "styles": ["ink", "chalk"],
+                    }
+                    for i, name in enumerate(names)
+                ],
+                "concepts": {"sharp": {"kind": "harm", "words": ["sharp thing"], "members": names[:3]}},
+            }
+        )
+    )
     return path
 
 
@@ -88,13 +146,26 @@ def study_settings(root: Path) -> dict:
     if not pipeline.exists():
         save_pipeline(pipeline), save_clip(clip), save_vocabulary(vocabulary)
     return {
-        "name": "tiny", "model": str(pipeline), "seed": 3, "device": "cpu", "dtype": "float32",
+        "name": "tiny",
+        "model": str(pipeline),
+        "seed": 3,
+        "device": "cpu",
+        "dtype": "float32",
         "concept": {"name": "sharp", "vocabulary": str(vocabulary), "unlisted": ["needle"], "members": ["knife", "sword", "needle"]},
         "generate": {"images": 24, "steps": 2, "batch_size": 4, "benign_share": 0.5, "guidance_scale": 2.0},
         "label": {"source": "people", "minimum": 8},
         "reward": {"encoder": str(clip), "steps": 30, "top_k": 4, "minimum_auc": 0.5},
         "invert": {"vectors": 2, "steps": 4, "batch_size": 2},
         "erase": {"steps": 4, "sampling_steps": 4, "latents": "replay", "replay_runs": 2, "batch_size": 2, "ema_decay": 0.5},
-        "evaluate": {"judge": f"clip:{clip}", "prompts_per_set": 4, "retention_prompts": 4, "seeds_per_prompt": 1, "steps": 2,
-                     "reinversions": 1, "reinversion_steps": 2, "bootstrap": 50, "guidance_scale": 2.0},
+        "evaluate": {
+            "judge": f"clip:{clip}",
+            "prompts_per_set": 4,
+            "retention_prompts": 4,
+            "seeds_per_prompt": 1,
+            "steps": 2,
+            "reinversions": 1,
+            "reinversion_steps": 2,
+            "bootstrap": 50,
+            "guidance_scale": 2.0,
+        },
     }

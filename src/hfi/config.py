@@ -28,12 +28,18 @@ class Concept(Section):
 
     name: str = Field("weapon", min_length=1, description="the concept in the annotators' words")
     kind: Literal["harm", "style"] = Field("harm", description="harm: a union of things; style: one artist's hand")
-    vocabulary: str = Field("emoji", description="the objects and styles that prompts and judges know: 'emoji' or a JSON "
-                            "file in the layout of hfi/emoji/catalogue.json")
-    members: tuple[str, ...] = Field((), description="objects that count as the concept (harm); empty: the vocabulary's "
-                                     "list of that name. Used to score and to play annotators, never to erase")
-    unlisted: tuple[str, ...] = Field((), description="members that no feedback prompt may name: they test whether erasing "
-                                      "carries over (ours)")
+    vocabulary: str = Field(
+        "emoji",
+        description="the objects and styles that prompts and judges know: 'emoji' or a JSON file in the layout of hfi/emoji/catalogue.json",
+    )
+    members: tuple[str, ...] = Field(
+        (),
+        description="objects that count as the concept (harm); empty: the vocabulary's "
+        "list of that name. Used to score and to play annotators, never to erase",
+    )
+    unlisted: tuple[str, ...] = Field(
+        (), description="members that no feedback prompt may name: they test whether erasing carries over (ours)"
+    )
     words: tuple[str, ...] = Field((), description="words for the concept itself, used in feedback prompts; empty: its name")
     prompts: Path | None = Field(None, description="a text file of feedback prompts, one per line, instead of templates")
 
@@ -42,8 +48,9 @@ class Generate(Section):
     """Stage 1: the original model draws the pictures that people will judge."""
 
     images: Positive = Field(1000, description=f"pictures to draw; {NOT_SAID}")
-    benign_share: Share = Field(0.25, description="share of pictures from prompts without the concept, so that annotators "
-                                f"and the reward see both; {NOT_SAID}")
+    benign_share: Share = Field(
+        0.25, description=f"share of pictures from prompts without the concept, so that annotators and the reward see both; {NOT_SAID}"
+    )
     steps: Positive = Field(50, description="DDIM steps (SDD)")
     guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance s_g; diffusers' default")
     batch_size: Positive = Field(8, description="pictures drawn together; changes speed only")
@@ -52,10 +59,12 @@ class Generate(Section):
 class Label(Section):
     """Stage 2: judgements, from people (imported or by the labelling page) or from simulated annotators."""
 
-    source: Literal["people", "simulated"] = Field("people", description="simulated: annotators played by a judge network, "
-                                                   "marked so wherever their numbers appear")
-    judgement: Literal["binary", "ranking", "both"] = Field("binary", description="binary for clear guidelines, ranking for "
-                                                            "artist styles (HFI section on feedback)")
+    source: Literal["people", "simulated"] = Field(
+        "people", description="simulated: annotators played by a judge network, marked so wherever their numbers appear"
+    )
+    judgement: Literal["binary", "ranking", "both"] = Field(
+        "binary", description="binary for clear guidelines, ranking for artist styles (HFI section on feedback)"
+    )
     annotators: Positive = Field(3, description=f"simulated annotators; {NOT_SAID}")
     overlap: Positive = Field(2, description=f"judgements per picture (simulated annotators); {NOT_SAID}")
     error_rate: Share = Field(0.05, description="chance that a simulated annotator errs, on average (ours)")
@@ -74,13 +83,17 @@ class Reward(Section):
     learning_rate: float = Field(1e-3, gt=0, description=f"AdamW; {NOT_SAID}")
     weight_decay: float = Field(1e-2, ge=0, description=f"AdamW; {NOT_SAID}")
     held_out: float = Field(0.25, gt=0, lt=1, description=f"share of pictures kept from training, split by image; {NOT_SAID}")
-    minimum_auc: float = Field(0.65, ge=0.5, le=1, description="held-out AUC or pairwise accuracy below which the study "
-                               "stops with advice (ours)")
+    minimum_auc: float = Field(
+        0.65, ge=0.5, le=1, description="held-out AUC or pairwise accuracy below which the study stops with advice (ours)"
+    )
     top_k: Positive = Field(64, description=f"K, pictures that are inverted; {NOT_SAID}")
     clusters: Positive = Field(1, description="clusters of embeddings that the top-K is spread over (ours)")
-    weights: Literal["proportional", "equal"] = Field("proportional", description="the non-negative map of the reward, mean 1: "
-                                                      "sigmoid(standardised reward) over its mean, or 1; HFI weighs by r, its map "
-                                                      "for rankings is not said")
+    weights: Literal["proportional", "equal"] = Field(
+        "proportional",
+        description="the non-negative map of the reward, mean 1: "
+        "sigmoid(standardised reward) over its mean, or 1; HFI weighs by r, its map "
+        "for rankings is not said",
+    )
     veto: tuple[str, ...] = Field((), description="image ids that a person took out of the top-K")
 
 
@@ -92,7 +105,9 @@ class Invert(Section):
     initial_word: str = Field("", description="word whose embedding starts v*, e.g. 'nudity', 'artist' (HFI); empty: random")
     steps: Positive = Field(1000, description=f"optimiser steps per token; {NOT_SAID}")
     batch_size: Positive = Field(4, description=f"pictures per step; {NOT_SAID}")
-    learning_rate: float = Field(5e-3, gt=0, description=f"AdamW on the rows; {NOT_SAID}; diffusers' textual inversion example: 5e-4 x batch")
+    learning_rate: float = Field(
+        5e-3, gt=0, description=f"AdamW on the rows; {NOT_SAID}; diffusers' textual inversion example: 5e-4 x batch"
+    )
     weight_decay: float = Field(0.0, ge=0, description=f"AdamW; {NOT_SAID}")
     checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")
 
@@ -113,9 +128,13 @@ class Erase(Section):
     latents: Literal["teacher", "replay", "forward", "mix"] = Field("replay", description="where z_t comes from: see docs/decisions/0001")
     replay_runs: Positive = Field(8, description="teacher runs kept in the replay buffer (ours)")
     mix_share: Share = Field(0.5, description="share of teacher states in `mix` (ours)")
-    templates: tuple[str, ...] = Field(("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}")
+    templates: tuple[str, ...] = Field(
+        ("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}"
+    )
     flagged_prompts: Share = Field(0.0, description="share of c_s taken from the prompts of flagged pictures (ours, not the paper's)")
-    preservation: float = Field(0.0, ge=0, description="weight of the term that keeps the original predictions on benign prompts (ours, off)")
+    preservation: float = Field(
+        0.0, ge=0, description="weight of the term that keeps the original predictions on benign prompts (ours, off)"
+    )
     preservation_prompts: Positive = Field(128, description="benign prompts of that term (ours)")
     also: tuple[Path, ...] = Field((), description="other studies whose tokens are erased in the same run")
     checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")
@@ -125,8 +144,11 @@ class Erase(Section):
 class Evaluate(Section):
     """The erased model beside the original, same prompts and seeds, by the scoring judge."""
 
-    judge: str = Field("emoji:scorer", description="the judge that only scores: 'emoji:scorer', 'emoji:annotator' (for choosing "
-                       "settings) or 'clip:FOLDER' (zero-shot by words)")
+    judge: str = Field(
+        "emoji:scorer",
+        description="the judge that only scores: 'emoji:scorer', 'emoji:annotator' (for choosing "
+        "settings) or 'clip:FOLDER' (zero-shot by words)",
+    )
     prompts_per_set: Positive = Field(150, description="pictures for each concept rate")
     retention_prompts: Positive = Field(240, description="pictures for each retention number")
     seeds_per_prompt: Positive = Field(2, description="pictures per prompt; intervals resample prompts")
@@ -184,8 +206,9 @@ def load_config(path: str | Path) -> StudyConfig:
     except FileNotFoundError:
         raise HFIError("no such study file", file=path, remedy="see recipes/ for examples, or run 'hfi init'") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HFIError(f"not readable as YAML ({str(error).splitlines()[0]})", file=path, remedy="mend it or run 'hfi init' "
-                       "for a fresh one") from None
+        raise HFIError(
+            f"not readable as YAML ({str(error).splitlines()[0]})", file=path, remedy="mend it or run 'hfi init' for a fresh one"
+        ) from None
     return parse_config(raw if raw is not None else {}, path)
 
 
@@ -201,8 +224,7 @@ def parse_config(raw: object, file: str | Path) -> StudyConfig:
         if first["type"] == "extra_forbidden":
             raise HFIError("no such setting", file=file, field=field, remedy="'hfi init --help' lists them all") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise HFIError(f"{message} (got {str(first.get('input'))[:60]!r})", file=file, field=field,
-                       remedy="correct that value") from None
+        raise HFIError(f"{message} (got {str(first.get('input'))[:60]!r})", file=file, field=field, remedy="correct that value") from None
 
 
 def dump_config(config: StudyConfig) -> str:

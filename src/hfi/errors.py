@@ -40,12 +40,19 @@ def disk_errors(file: str | Path):
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HFIError("the disk is full", file=file, remedy="free some space and run the same command again; "
-                           "it continues from the last checkpoint") from error
+            raise HFIError(
+                "the disk is full",
+                file=file,
+                remedy="free some space and run the same command again; it continues from the last checkpoint",
+            ) from error
         if error.errno == errno.EFBIG:
-            raise HFIError("the file may not grow any further (a limit on file sizes is set)", file=file, remedy="raise it "
-                           "('ulimit -f unlimited') and run the same command again; it continues from the last checkpoint") from error
+            raise HFIError(
+                "the file may not grow any further (a limit on file sizes is set)",
+                file=file,
+                remedy="raise it ('ulimit -f unlimited') and run the same command again; it continues from the last checkpoint",
+            ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise HFIError("this place cannot be written to", file=file, remedy="choose another study folder or "
-                           "change its permissions") from error
+            raise HFIError(
+                "this place cannot be written to", file=file, remedy="choose another study folder or change its permissions"
+            ) from error
         raise

@@ -139,8 +139,9 @@ class Workspace:
         """Make a study folder; raises HFIError when one with other settings is there already."""
         root = Path(root)
         if (root / "study.yaml").exists() and load_config(root / "study.yaml") != config:
-            raise HFIError("a study with other settings is there already", file=root / "study.yaml",
-                           remedy="edit that file, or choose another folder")
+            raise HFIError(
+                "a study with other settings is there already", file=root / "study.yaml", remedy="edit that file, or choose another folder"
+            )
         if root.exists() and not root.is_dir():
             raise HFIError("is a file, not a folder", file=root, remedy="choose another folder")
         workspace = cls(root, config)
@@ -178,8 +179,11 @@ class Workspace:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 handle.seek(0)
-                raise HFIError(f"another process ({handle.read().strip() or 'unknown'}) is at work on this study", file=self.root,
-                               remedy="wait until it is done or stop it") from None
+                raise HFIError(
+                    f"another process ({handle.read().strip() or 'unknown'}) is at work on this study",
+                    file=self.root,
+                    remedy="wait until it is done or stop it",
+                ) from None
             handle.seek(0)
             handle.truncate()
             handle.write(f"pid {os.getpid()}")
@@ -197,8 +201,12 @@ class Workspace:
         """What the stage's outputs depend on, as one hash."""
         from hfi.diffusion.identity import model_hash
 
-        common = {"seed": self.config.seed, "model": model_hash(self.config.model), "dtype": self.config.dtype,
-                  "concept": self.config.concept.model_dump(mode="json")}
+        common = {
+            "seed": self.config.seed,
+            "model": model_hash(self.config.model),
+            "dtype": self.config.dtype,
+            "concept": self.config.concept.model_dump(mode="json"),
+        }
         upstream = {}
         for name in READS[stage]:
             manifest = self.manifest(name)
@@ -214,8 +222,11 @@ class Workspace:
         """Raise HFIError unless everything the stage reads is there."""
         for name in READS[stage]:
             if not self.is_done(name):
-                raise HFIError(f"'{stage}' needs '{name}', which is not done under the present settings", file=self.root,
-                               remedy=f"run 'hfi {name} {self.root}' first, or 'hfi run {self.root}' for all of them")
+                raise HFIError(
+                    f"'{stage}' needs '{name}', which is not done under the present settings",
+                    file=self.root,
+                    remedy=f"run 'hfi {name} {self.root}' first, or 'hfi run {self.root}' for all of them",
+                )
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageRun]:
@@ -238,14 +249,26 @@ class Workspace:
         run.checkpoint()
         _reset_peak_memory()
         yield run
-        outputs = {str(path.relative_to(folder)): file_hash(path) for path in sorted(folder.rglob("*"))
-                   if path.is_file() and path.name not in {"partial.json", "manifest.json"} and not path.name.startswith(".")}
-        write_json(folder / "manifest.json", {
-            "stage": name, "key": key, "digest": digest(outputs), "seed": run.seed,
-            "settings": getattr(self.config, name).model_dump(mode="json"), "facts": run.facts,
-            "seconds": round(run.seconds, 2), "peak_memory_mib": round(_peak_memory_mib(), 1),
-            "versions": versions(), "outputs": outputs,
-        })
+        outputs = {
+            str(path.relative_to(folder)): file_hash(path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name not in {"partial.json", "manifest.json"} and not path.name.startswith(".")
+        }
+        write_json(
+            folder / "manifest.json",
+            {
+                "stage": name,
+                "key": key,
+                "digest": digest(outputs),
+                "seed": run.seed,
+                "settings": getattr(self.config, name).model_dump(mode="json"),
+                "facts": run.facts,
+                "seconds": round(run.seconds, 2),
+                "peak_memory_mib": round(_peak_memory_mib(), 1),
+                "versions": versions(),
+                "outputs": outputs,
+            },
+        )
         partial.unlink(missing_ok=True)
 
 

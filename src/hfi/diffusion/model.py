@@ -97,23 +97,43 @@ def load_model(source: str, device: str = "auto", dtype: str = "auto") -> Model:
     place = pick_device(device)
     folder = model_folder(source)
     if folder is not None and not (folder / "model_index.json").is_file():
-        raise HFIError("not a diffusers pipeline (model_index.json is missing)", file=source, field="model",
-                       remedy="give a folder written by save_pretrained, a hub id, or 'emoji'; 'hfi models' lists what is supported")
+        raise HFIError(
+            "not a diffusers pipeline (model_index.json is missing)",
+            file=source,
+            field="model",
+            remedy="give a folder written by save_pretrained, a hub id, or 'emoji'; 'hfi models' lists what is supported",
+        )
     if folder is None and (source.startswith((".", "/", "~")) or source.count("/") != 1):
-        raise HFIError("unknown model", file=source, field="model", remedy="use 'emoji', a diffusers folder or a hub id "
-                       "like CompVis/stable-diffusion-v1-4; 'hfi models' lists what is supported")
+        raise HFIError(
+            "unknown model",
+            file=source,
+            field="model",
+            remedy="use 'emoji', a diffusers folder or a hub id like CompVis/stable-diffusion-v1-4; 'hfi models' lists what is supported",
+        )
     try:
         with warnings.catch_warnings(), quiet_loading():
             warnings.simplefilter("ignore")
             pipeline = StableDiffusionPipeline.from_pretrained(
-                str(folder or source), torch_dtype=torch.float32, use_safetensors=True, safety_checker=None,
-                feature_extractor=None, requires_safety_checker=False, local_files_only=folder is not None,
+                str(folder or source),
+                torch_dtype=torch.float32,
+                use_safetensors=True,
+                safety_checker=None,
+                feature_extractor=None,
+                requires_safety_checker=False,
+                local_files_only=folder is not None,
             )
     except Exception as error:  # the libraries raise many kinds here; all mean the same to the user
-        remedy = ("the folder is damaged or of another family; write it again with save_pretrained (safetensors)" if folder
-                  else "check the name, the network and, for gated models, 'hf auth login'")
-        raise HFIError(f"cannot be loaded ({str(error).strip().splitlines()[0][:140] if str(error).strip() else type(error).__name__})",
-                       file=source, field="model", remedy=remedy) from error
+        remedy = (
+            "the folder is damaged or of another family; write it again with save_pretrained (safetensors)"
+            if folder
+            else "check the name, the network and, for gated models, 'hf auth login'"
+        )
+        raise HFIError(
+            f"cannot be loaded ({str(error).strip().splitlines()[0][:140] if str(error).strip() else type(error).__name__})",
+            file=source,
+            field="model",
+            remedy=remedy,
+        ) from error
     return from_pipeline(pipeline, source, place, pick_dtype(dtype, place))
 
 
@@ -146,9 +166,15 @@ def from_pipeline(pipeline: Any, name: str, device: torch.device, dtype: torch.d
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return Model(
-        name=name, hash=model_hash(name), pipeline=pipeline, device=device, dtype=dtype,
-        alpha_bar=pipeline.scheduler.alphas_cumprod.float().cpu(), prediction=prediction,
-        latent_shape=(unet.config.in_channels, height, width), scaling=float(pipeline.vae.config.scaling_factor),
+        name=name,
+        hash=model_hash(name),
+        pipeline=pipeline,
+        device=device,
+        dtype=dtype,
+        alpha_bar=pipeline.scheduler.alphas_cumprod.float().cpu(),
+        prediction=prediction,
+        latent_shape=(unet.config.in_channels, height, width),
+        scaling=float(pipeline.vae.config.scaling_factor),
     )
 
 

@@ -63,28 +63,44 @@ def load_vocabulary(source: str) -> Vocabulary:
         except (OSError, ValueError):
             raise HFIError("not readable as JSON", file=source, field="concept.vocabulary", remedy="see docs/formats.md") from None
     try:
-        objects = {item["name"]: Entry(item["name"], item.get("group", ""), tuple(item.get("tags", ())), tuple(item.get("styles", ())))
-                   for item in raw["objects"]}
+        objects = {
+            item["name"]: Entry(item["name"], item.get("group", ""), tuple(item.get("tags", ())), tuple(item.get("styles", ())))
+            for item in raw["objects"]
+        }
         return Vocabulary(objects, tuple(raw.get("styles", ())), dict(raw.get("concepts", {})))
     except (KeyError, TypeError):
-        raise HFIError("lacks 'objects' with a 'name' each", file=source, field="concept.vocabulary", remedy="see docs/formats.md") from None
+        raise HFIError(
+            "lacks 'objects' with a 'name' each", file=source, field="concept.vocabulary", remedy="see docs/formats.md"
+        ) from None
 
 
 def members(concept: Concept, vocabulary: Vocabulary) -> tuple[str, ...]:
     """The objects that count as a harm, or the one style; raises HFIError for an unknown concept or name."""
     if concept.kind == "style":
         if concept.name not in vocabulary.styles:
-            raise HFIError(f"unknown style {concept.name!r}", file="study.yaml", field="concept.name",
-                           remedy=f"the vocabulary has {', '.join(vocabulary.styles) or 'no styles'}")
+            raise HFIError(
+                f"unknown style {concept.name!r}",
+                file="study.yaml",
+                field="concept.name",
+                remedy=f"the vocabulary has {', '.join(vocabulary.styles) or 'no styles'}",
+            )
         return (concept.name,)
     names = concept.members or tuple(vocabulary.concepts.get(concept.name, {}).get("members", ()))
     if not names:
-        raise HFIError(f"unknown concept {concept.name!r}", file="study.yaml", field="concept.members", remedy="list its members; the "
-                       f"vocabulary knows {', '.join(vocabulary.concepts) or 'no concepts of its own'}")
+        raise HFIError(
+            f"unknown concept {concept.name!r}",
+            file="study.yaml",
+            field="concept.members",
+            remedy=f"list its members; the vocabulary knows {', '.join(vocabulary.concepts) or 'no concepts of its own'}",
+        )
     for name in (*names, *concept.unlisted):
         if name not in vocabulary.objects:
-            raise HFIError(f"{name!r} is not an object of the vocabulary", file="study.yaml", field="concept.members",
-                           remedy="use the object's exact name")
+            raise HFIError(
+                f"{name!r} is not an object of the vocabulary",
+                file="study.yaml",
+                field="concept.members",
+                remedy="use the object's exact name",
+            )
     return names
 
 
@@ -120,8 +136,10 @@ def feedback_prompts(concept: Concept, vocabulary: Vocabulary, count: int, benig
         names = list(vocabulary.objects)
         order = [names[i] for i in rng.permutation(len(names))]
         forms = ("a {o} in the style of {s}", "{o} in the style of {s}")
-        concept_prompts = [Prompt(str(rng.choice(forms)).format(o=order[i % len(order)], s=concept.name), order[i % len(order)], concept.name)
-                           for i in range(count - benign)]
+        concept_prompts = [
+            Prompt(str(rng.choice(forms)).format(o=order[i % len(order)], s=concept.name), order[i % len(order)], concept.name)
+            for i in range(count - benign)
+        ]
     else:
         concept_prompts = _harm_prompts(concept, vocabulary, count - benign, rng)
     return concept_prompts + benign_prompts(concept, vocabulary, benign, seed)
@@ -167,7 +185,9 @@ def _prompt_lines(path: Path) -> Sequence[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError):
-        raise HFIError("cannot be read as text", file=path, field="concept.prompts", remedy="give a text file, one prompt per line") from None
+        raise HFIError(
+            "cannot be read as text", file=path, field="concept.prompts", remedy="give a text file, one prompt per line"
+        ) from None
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise HFIError("holds no prompt", file=path, field="concept.prompts", remedy="write one prompt per line")

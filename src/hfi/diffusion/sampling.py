@@ -16,8 +16,14 @@ from hfi.errors import Diverged
 def ddim(model: Model, steps: int) -> DDIMScheduler:
     """The model's schedule as DDIM, eta 0, in our eps convention."""
     scheduler = DDIMScheduler.from_config(
-        model.pipeline.scheduler.config, prediction_type="epsilon", clip_sample=False, thresholding=False,
-        timestep_spacing="leading", set_alpha_to_one=False, steps_offset=1, rescale_betas_zero_snr=False,
+        model.pipeline.scheduler.config,
+        prediction_type="epsilon",
+        clip_sample=False,
+        thresholding=False,
+        timestep_spacing="leading",
+        set_alpha_to_one=False,
+        steps_offset=1,
+        rescale_betas_zero_snr=False,
     )
     scheduler.set_timesteps(steps)
     return scheduler
@@ -58,16 +64,18 @@ def trajectory(model: Model, z_t: Tensor, c: Tensor, c_0: Tensor, steps: int, gu
 
 
 @torch.no_grad()
-def sample_latents(model: Model, c: Tensor, c_0: Tensor, seeds: Sequence[int], steps: int, guidance_scale: float,
-                   on_step: Callable[[], None] | None = None) -> Tensor:
+def sample_latents(
+    model: Model, c: Tensor, c_0: Tensor, seeds: Sequence[int], steps: int, guidance_scale: float, on_step: Callable[[], None] | None = None
+) -> Tensor:
     """Draw z_0 (B, C, h, w) for conditions c (B, L, D); raises Diverged when the network returns NaN."""
-    z_t = initial_noise(model, seeds)
-    for _, z_t in trajectory(model, z_t, c, c_0.expand_as(c), steps, guidance_scale):  # noqa: B007 - the last one is kept
+    z_0 = initial_noise(model, seeds)
+    for _, state in trajectory(model, z_0, c, c_0.expand_as(c), steps, guidance_scale):
+        z_0 = state  # the last one is clean
         if on_step:
             on_step()
-    if not torch.isfinite(z_t).all():
+    if not torch.isfinite(z_0).all():
         raise Diverged("sampling gave NaN", file=model.name, field="dtype", remedy="try --dtype float32")
-    return z_t
+    return z_0
 
 
 @torch.no_grad()

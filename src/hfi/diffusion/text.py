@@ -34,8 +34,11 @@ def token_ids(model: Model, prompts: Sequence[str], tokens: Mapping[str, Tensor]
     first, vocabulary = {}, embedding_table(model).shape[0]
     for name, rows in (tokens or {}).items():
         if rows.ndim != 2 or rows.shape[1] != width:
-            raise HFIError(f"has width {rows.shape[-1]}, the model's text encoder has {width}", field=f"soft token {name}",
-                           remedy="use tokens that were inverted on this model")
+            raise HFIError(
+                f"has width {rows.shape[-1]}, the model's text encoder has {width}",
+                field=f"soft token {name}",
+                remedy="use tokens that were inverted on this model",
+            )
         first[name] = range(vocabulary, vocabulary + len(rows))
         vocabulary += len(rows)
     length = tokenizer.model_max_length if tokenizer.model_max_length < 10_000 else model.text_encoder.config.max_position_embeddings

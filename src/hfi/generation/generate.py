@@ -64,8 +64,11 @@ def plan(model_hash: str, study: Workspace) -> list[FeedbackImage]:
     for index, prompt in enumerate(prompts):
         seed = derive(study.config.seed, "generate", index)
         name = digest([model_hash, prompt.text, seed, config.steps, config.guidance_scale])[:16]
-        images.append(FeedbackImage(name, f"images/{name}.png", prompt.text, seed, index, prompt.purpose, prompt.object, prompt.style,
-                                    model_hash[:16]))
+        images.append(
+            FeedbackImage(
+                name, f"images/{name}.png", prompt.text, seed, index, prompt.purpose, prompt.object, prompt.style, model_hash[:16]
+            )
+        )
     return images
 
 
@@ -100,8 +103,9 @@ def generate(model: Model, study: Workspace) -> Generated:
         for part in parts:
             part.unlink()
         run.path("parts").rmdir()
-        run.facts.update(images=len(images), concept_prompts=sum(image.purpose == "concept" for image in images),
-                         model=model.name, model_hash=model.hash)
+        run.facts.update(
+            images=len(images), concept_prompts=sum(image.purpose == "concept" for image in images), model=model.name, model_hash=model.hash
+        )
     return Generated.load(study)
 
 

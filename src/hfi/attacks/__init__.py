@@ -1,0 +1,1 @@
+"""What tries to bring an erased concept back; serves evaluation, and later hardening."""

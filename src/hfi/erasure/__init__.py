@@ -1,0 +1,1 @@
+"""Stage 6: the model unlearns what the soft tokens draw; one file per paper over shared parts."""

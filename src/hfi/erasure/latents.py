@@ -1,0 +1,110 @@
+"""Where z_t comes from: `teacher`, `replay`, `forward` or `mix` (METHOD, "Where the time goes").
+
+Each source is a function of the step alone, given the teacher's weights: its randomness comes from (seed, step). Only
+`replay` keeps anything between steps, its buffer, which goes into checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from scipy.stats import beta as beta_law
+from torch import Tensor
+
+from hfi.config import Erase
+from hfi.diffusion.model import Model, add_noise
+from hfi.diffusion.sampling import ddim, trajectory
+from hfi.erasure.conditions import Conditions
+from hfi.erasure.objective import beta_fractions
+from hfi.seeds import generator, numpy_generator
+
+
+@dataclass
+class Batch:
+    """States to learn from: z_t (B, C, h, w), t (B,), and the numbers of their conditions (B,)."""
+
+    z_t: Tensor
+    t: Tensor
+    condition: Tensor
+
+
+@dataclass
+class Source:
+    """A stream of states; call `next` under the teacher's weights."""
+
+    model: Model
+    config: Erase
+    conditions: Conditions
+    c_0: Tensor  # (1, L, D)
+    stored: Tensor  # z_0 of the flagged feedback pictures (K, C, h, w)
+    seed: int
+    buffer: dict[str, Tensor] = field(default_factory=dict)
+
+    def next(self, step: int, micro: int = 0) -> Batch:
+        """The batch of one (step, micro-batch)."""
+        kind = self.config.latents
+        if kind == "mix":
+            share = numpy_generator(self.seed, "mix", step, micro).random()
+            kind = "replay" if share < self.config.mix_share else "forward"
+        return {"teacher": self.teacher, "replay": self.replay, "forward": self.forward}[kind](step, micro)
+
+    def forward(self, step: int, micro: int) -> Batch:
+        """Feedback latents noised to t ~ Beta: no sampling at all, but the original model's pictures."""
+        rng, size = numpy_generator(self.seed, "forward", step, micro), self.config.batch_size
+        t = (beta_fractions(size, self.config.beta, rng) * self.model.timesteps).long()
+        z_0 = self.stored[torch.from_numpy(rng.integers(len(self.stored), size=size))].to(self.model.device)
+        eps = torch.randn(z_0.shape, generator=generator(self.seed, "forward noise", step, micro)).to(self.model.device)
+        return Batch(add_noise(self.model, z_0, eps, t), t, self.conditions.draw(size, rng))
+
+    def teacher(self, step: int, micro: int) -> Batch:
+        """A fresh guided run per state, stopped at t ~ Beta, as SDD was published."""
+        rng, size = numpy_generator(self.seed, "teacher", step, micro), self.config.batch_size
+        condition = self.conditions.draw(size, rng)
+        last = self.config.sampling_steps - 1
+        # fraction 1 is pure noise, the first step of a run
+        stops = (last - (beta_fractions(size, self.config.beta, rng) * self.config.sampling_steps).long()).clamp(0, last)
+        z_T = torch.randn((size, *self.model.latent_shape), generator=generator(self.seed, "teacher noise", step, micro))
+        kept, times = torch.empty_like(z_T, device=self.model.device), torch.zeros(size, dtype=torch.long)
+        for number, (t, z_t) in enumerate(self._run(z_T, condition)):
+            here = stops == number
+            kept[here.to(kept.device)], times[here] = z_t[here.to(z_t.device)], t
+            if number == int(stops.max()):
+                break
+        return Batch(kept, times, condition)
+
+    def replay(self, step: int, micro: int) -> Batch:
+        """States of recent teacher runs, drawn with Beta weights over t; as many draws as states, then new runs."""
+        size = self.config.batch_size
+        if not self.buffer or int(self.buffer["draws"]) + size > len(self.buffer["t"]):
+            self._refill(step, micro)
+        rng = numpy_generator(self.seed, "replay", step, micro)
+        chosen = torch.from_numpy(rng.choice(len(self.buffer["t"]), size=size, p=self.buffer["weight"].numpy()))
+        self.buffer["draws"] += size
+        return Batch(self.buffer["z_t"][chosen].to(self.model.device), self.buffer["t"][chosen], self.buffer["condition"][chosen])
+
+    def _refill(self, step: int, micro: int) -> None:
+        runs, rng = self.config.replay_runs, numpy_generator(self.seed, "replay runs", step, micro)
+        condition = self.conditions.draw(runs, rng)
+        noise = torch.randn((runs, *self.model.latent_shape), generator=generator(self.seed, "replay noise", step, micro))
+        states = [(t, z_t.cpu()) for t, z_t in self._run(noise, condition) if t >= 0]
+        t = torch.tensor([t for t, _ in states]).repeat_interleave(runs)
+        weight = torch.from_numpy(beta_law.pdf((t.double() + 0.5).numpy() / self.model.timesteps, *self.config.beta))
+        self.buffer = {
+            "z_t": torch.cat([z_t for _, z_t in states]),
+            "t": t,
+            "condition": condition.repeat(len(states)),
+            "weight": weight / weight.sum(),
+            "draws": torch.tensor(0),
+        }
+
+    def _run(self, z_T: Tensor, condition: Tensor):
+        c = self.conditions.c[condition]
+        return trajectory(
+            self.model, z_T.to(self.model.device), c, self.c_0.expand_as(c), self.config.sampling_steps, self.config.guidance_scale
+        )
+
+
+def timestep_grid(model: Model, config: Erase) -> Tensor:
+    """The timesteps of a teacher run, from noise to clean (S,)."""
+    return ddim(model, config.sampling_steps).timesteps

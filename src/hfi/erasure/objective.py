@@ -1,0 +1,32 @@
+"""The losses and the timestep law of SDD: pure functions of tensors."""
+
+from __future__ import annotations
+
+import numpy
+import torch
+from torch import Tensor
+
+
+def sdd_loss(eps_s: Tensor, eps_0: Tensor) -> Tensor:
+    """||eps_theta(z_t, t, c_s) - sg(eps_theta(z_t, t, c_0))||^2, mean over everything (SDD equation 6, arXiv 2307.05977).
+
+    Args:
+        eps_s: prediction under the concept (B, C, h, w), with gradient.
+        eps_0: prediction under the empty prompt, same shape; the gradient is stopped here.
+    """
+    return (eps_s - eps_0.detach()).square().mean()
+
+
+def preservation_loss(eps: Tensor, eps_original: Tensor) -> Tensor:
+    """||eps_theta(z_t, t, c) - eps_original(z_t, t, c)||^2 on benign prompts (ours, not the paper's)."""
+    return (eps - eps_original.detach()).square().mean()
+
+
+def beta_fractions(count: int, beta: tuple[float, float], rng: numpy.random.Generator) -> Tensor:
+    """`count` draws of Beta(a, b) in [0, 1): where on the schedule a z_t lies, 0 being the clean end."""
+    return torch.from_numpy(rng.beta(*beta, size=count)).clamp(max=1 - 1e-9)
+
+
+def drift(now: Tensor, original: Tensor) -> float:
+    """||now - original||^2 / ||original||^2: how far predictions have moved, 0 for not at all."""
+    return float((now - original).square().sum() / original.square().sum())

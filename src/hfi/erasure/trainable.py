@@ -1,0 +1,32 @@
+"""Which weights learn, and how to put other values in their place for a moment."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from hfi.errors import HFIError
+
+
+def cross_attention(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters of every cross-attention layer by name (SDD: only these learn; 80 tensors in SD 1.x)."""
+    found = {name: parameter for name, parameter in unet.named_parameters() if ".attn2." in name}
+    if not found:
+        raise HFIError("has no cross-attention layers to train", field="model", remedy="use a UNet with text conditioning")
+    return found
+
+
+@contextlib.contextmanager
+def swapped(parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """While open, the parameters hold `values`; only pointers move, so it costs nothing."""
+    kept = {name: parameter.data for name, parameter in parameters.items()}
+    for name, parameter in parameters.items():
+        parameter.data = values[name]
+    try:
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = kept[name]
