@@ -1,0 +1,132 @@
+"""Laws of the door to diffusion: one noise convention, pictures that depend on their seed alone, exact swaps."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from hfi.diffusion import fast
+from hfi.diffusion.model import add_noise, load_model, predict_noise, to_eps
+from hfi.diffusion.sampling import decode, sample_latents, trajectory
+from hfi.diffusion.text import encode_prompts
+from hfi.errors import HFIError
+from hfi.seeds import derive, generator
+
+PROMPTS = ["knife", "a cat", "sun", "a boat"]
+
+
+def draw(model, prompts, seeds):
+    return sample_latents(model, encode_prompts(model, prompts), encode_prompts(model, [""]), seeds, 3, 2.0)
+
+
+def test_batch_four_is_four_times_batch_one(tiny_model):
+    together = draw(tiny_model, PROMPTS, [1, 2, 3, 4])
+    alone = torch.cat([draw(tiny_model, [prompt], [seed]) for prompt, seed in zip(PROMPTS, [1, 2, 3, 4], strict=True)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_picture_bit_for_bit(tiny_model):
+    assert torch.equal(
+        decode(tiny_model, draw(tiny_model, PROMPTS, [1, 2, 3, 4])), decode(tiny_model, draw(tiny_model, PROMPTS, [1, 2, 3, 4]))
+    )
+
+
+def test_our_pictures_are_those_of_the_diffusers_pipeline(tiny_model):
+    tiny_model.pipeline.set_progress_bar_config(disable=True)
+    theirs = tiny_model.pipeline(
+        "a cat", num_inference_steps=3, guidance_scale=2.0, generator=torch.Generator().manual_seed(7), output_type="latent"
+    ).images
+    torch.testing.assert_close(draw(tiny_model, ["a cat"], [7]), theirs, rtol=0, atol=1e-4)
+
+
+def test_every_prediction_type_becomes_the_same_noise():
+    z_0, eps = torch.randn(2, 3, 4, 5, 5)
+    level = torch.rand(3).clamp(0.1, 0.9)
+    signal, noise = level.sqrt().view(-1, 1, 1, 1), (1 - level).sqrt().view(-1, 1, 1, 1)
+    z_t = signal * z_0 + noise * eps
+    outputs = {"epsilon": eps, "v_prediction": signal * eps - noise * z_0, "sample": z_0}
+    for prediction, out in outputs.items():
+        torch.testing.assert_close(to_eps(out, z_t, level, prediction), eps, rtol=1e-4, atol=1e-4)
+
+
+def test_a_v_model_is_converted_at_the_door(tmp_path):
+    model = load_model(str(tiny.save_pipeline(tmp_path / "v", prediction_type="v_prediction")), "cpu", "float32")
+    assert model.prediction == "v_prediction"
+    z, t, c = torch.randn(1, 4, 4, 4), torch.tensor([500]), encode_prompts(model, ["cat"])
+    v = model.unet(z, t, encoder_hidden_states=c).sample
+    level = model.alpha_bar[500]
+    torch.testing.assert_close(predict_noise(model, z, t, c), level.sqrt() * v + (1 - level).sqrt() * z)
+
+
+def test_a_perfect_denoiser_is_sampled_back_to_its_point(tiny_model, monkeypatch):
+    """An analytic model whose data is one point: DDIM must return that point from any noise."""
+    point = torch.randn(1, 4, 4, 4)
+
+    def exact(model, z_t, t, c):
+        level = model.alpha_bar[t].view(-1, 1, 1, 1)
+        return (z_t - level.sqrt() * point) / (1 - level).sqrt()
+
+    monkeypatch.setattr("hfi.diffusion.sampling.predict_noise", exact)
+    states = list(trajectory(tiny_model, torch.randn(2, 4, 4, 4), torch.zeros(2, 1, 1), torch.zeros(2, 1, 1), 10, 3.0))
+    assert states[-1][0] == -1 and len(states) == 11
+    level = tiny_model.alpha_bar[0]  # DDIM ends at alpha_bar_0, not at 1
+    torch.testing.assert_close((states[-1][1]).mean(0, keepdim=True), point * level.sqrt() + 0 * point, rtol=0, atol=0.1)
+
+
+def test_noising_keeps_unit_variance(tiny_model):
+    z_0, eps = torch.randn(2, 2000, 4, 4, 4)
+    for t in (0, 500, 999):
+        assert add_noise(tiny_model, z_0, eps, torch.full((2000,), t)).var() == pytest.approx(1, abs=0.03)
+
+
+def test_fast_training_passes_are_the_same_mathematics(tiny_root):
+    """Under bf16 the written-out passes agree with float32 as closely as the library's own bf16 passes do."""
+    exact = load_model(str(tiny_root / "pipeline"), "cpu", "float32")
+    half = load_model(str(tiny_root / "pipeline"), "cpu", "bfloat16")
+    z, t, c = torch.randn(2, 4, 4, 4), torch.tensor([10, 900]), encode_prompts(exact, ["cat", "sun"])
+
+    def gradient(model, passes):
+        for parameter in model.unet.parameters():
+            parameter.requires_grad_(True)
+        with passes(model):
+            predict_noise(model, z, t, c).square().sum().backward()
+        return torch.cat([p.grad.flatten() for p in model.unet.parameters() if p.grad is not None])
+
+    true, ours = gradient(exact, fast.training_forward), gradient(half, fast.training_forward)
+    assert torch.nn.functional.cosine_similarity(true, ours, dim=0) > 0.99
+    assert not any("forward" in vars(module) for module in half.unet.modules())  # all taken back
+
+
+def test_seeds_differ_by_stage_and_index_and_never_touch_the_global_generator():
+    state = torch.get_rng_state()
+    values = {derive(0, stage, i) for stage in ("a", "b") for i in range(100)}
+    assert len(values) == 200
+    assert torch.equal(torch.randn(3, generator=generator(1, "x", 2)), torch.randn(3, generator=generator(1, "x", 2)))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("source, field", [("no/such/folder/here", "model"), ("./missing", "model")])
+def test_an_unknown_model_is_a_line_with_a_remedy(source, field):
+    with pytest.raises(HFIError, match=rf"{source}: {field}: unknown model. use 'emoji'"):
+        load_model(source, "cpu", "float32")
+
+
+def test_nan_weights_are_refused_by_name(tmp_path):
+    folder = tiny.save_pipeline(tmp_path / "bad")
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["conv_in.weight"][0] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(HFIError, match="conv_in.weight: holds NaN"):
+        load_model(str(folder), "cpu", "float32")
+
+
+def test_truncated_weights_are_refused(tmp_path):
+    folder = tiny.save_pipeline(tmp_path / "cut")
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(HFIError, match="cannot be loaded"):
+        load_model(str(folder), "cpu", "float32")

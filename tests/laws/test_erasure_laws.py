@@ -1,0 +1,161 @@
+"""Laws of SDD: the averages, the sources of states, the gradient, and that resuming changes nothing."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+import torch
+
+from hfi.config import Erase
+from hfi.diffusion.text import encode_prompts
+from hfi.erasure.conditions import build_conditions
+from hfi.erasure.delta import applied
+from hfi.erasure.ema import ConstantEMA
+from hfi.erasure.latents import Source, timestep_grid
+from hfi.erasure.objective import beta_fractions, drift, sdd_loss
+from hfi.erasure.sdd import Benign, train_sdd
+from hfi.erasure.trainable import cross_attention
+from hfi.errors import Diverged, HFIError
+
+SMALL = {"steps": 6, "sampling_steps": 4, "batch_size": 2, "ema_decay": 0.5, "learning_rate": 1e-3, "replay_runs": 2}
+
+
+@pytest.fixture
+def parts(tiny_model):
+    """Conditions, c_0, stored latents and benign material on the tiny pipeline."""
+    draw = torch.Generator().manual_seed(0)
+    tokens = {"<a>": torch.randn(2, 16, generator=draw), "<b>": torch.randn(1, 16, generator=draw)}
+    conditions = build_conditions(tiny_model, tokens, ("{}", "a {}"), ["a knife", "a sword"], 0.5)
+    latents = torch.randn(5, 4, 4, 4, generator=draw)
+    benign = Benign(latents, encode_prompts(tiny_model, ["cat", "dog", "sun", "moon", "tree"]))
+    return conditions, encode_prompts(tiny_model, [""]), latents, benign
+
+
+def run(model, parts, **changes):
+    return train_sdd(model, *parts, Erase(**{**SMALL, **changes}), seed=1)
+
+
+def equal(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a) and a.keys() == b.keys()
+
+
+def test_a_decay_of_one_never_moves_the_teacher():
+    weights = {"w": torch.randn(100)}
+    teacher = ConstantEMA(weights, 1.0)
+    for _ in range(50):
+        teacher.update({"w": torch.randn(100) * 1e3})
+    assert torch.equal(teacher.values["w"], weights["w"])
+
+
+def test_the_average_is_the_closed_form_of_a_constant_decay():
+    history = torch.randn(30, 4, dtype=torch.float64)
+    teacher = ConstantEMA({"w": history[0]}, 0.9)
+    for row in history[1:]:
+        teacher.update({"w": row})
+    expected = 0.9**29 * history[0] + sum(0.1 * 0.9 ** (29 - k) * history[k] for k in range(1, 30))
+    torch.testing.assert_close(teacher.values["w"], expected)
+
+
+def test_one_gradient_step_equals_the_one_derived_by_hand():
+    # eps_theta(c) = a c + b; L = mean (a c_s + b - sg(a c_0 + b))^2, so dL/da = 2 c_s a (c_s - c_0), dL/db = 2 a (c_s - c_0)
+    a, b = torch.tensor(0.7, requires_grad=True), torch.tensor(-0.2, requires_grad=True)
+    c_s, c_0 = 1.5, 0.5
+    sdd_loss(a * torch.tensor([c_s]) + b, a * torch.tensor([c_0]) + b).backward()
+    assert float(a.grad) == pytest.approx(2 * c_s * 0.7 * (c_s - c_0))
+    assert float(b.grad) == pytest.approx(2 * 0.7 * (c_s - c_0))
+
+
+def test_timesteps_follow_the_beta_law():
+    draws = beta_fractions(200_000, (3.0, 3.0), numpy.random.default_rng(0)).numpy()
+    assert 0 <= draws.min() and draws.max() < 1
+    assert draws.mean() == pytest.approx(0.5, abs=0.003)
+    assert draws.var() == pytest.approx(9 / (36 * 7), abs=0.001)  # ab / ((a+b)^2 (a+b+1))
+
+
+@pytest.mark.parametrize("latents", ["teacher", "replay", "forward", "mix"])
+def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, latents):
+    whole = run(tiny_model, parts, latents=latents, preservation=1.0)
+    saved = {}
+
+    def keep(done, checkpoint):
+        if done == 3:
+            saved.update({name: value.clone() for name, value in checkpoint().items()})
+            raise KeyboardInterrupt
+
+    config = Erase(**{**SMALL, "latents": latents, "preservation": 1.0})
+    with pytest.raises(KeyboardInterrupt):
+        train_sdd(tiny_model, *parts, config, seed=1, on_step=keep)
+    assert int(saved["done"]) == 3
+    assert equal(train_sdd(tiny_model, *parts, config, seed=1, resume=saved), whole)
+
+
+def test_training_leaves_the_original_model_as_it_was(tiny_model, parts):
+    before = {name: value.clone() for name, value in tiny_model.unet.state_dict().items()}
+    delta = run(tiny_model, parts)
+    assert max(float(value.abs().max()) for value in delta.values()) > 0
+    assert equal(dict(tiny_model.unet.state_dict()), before)
+    with applied(tiny_model, delta):
+        changed = {name for name, value in tiny_model.unet.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(".attn2." in name for name in changed)
+    assert equal(dict(tiny_model.unet.state_dict()), before)
+
+
+def test_a_zero_learning_rate_in_the_limit_changes_nothing(tiny_model, parts):
+    delta = run(tiny_model, parts, ema_decay=1.0)
+    assert all(torch.equal(value, torch.zeros_like(value)) for value in delta.values())
+
+
+def test_accumulated_batches_give_the_gradient_of_one_large_batch(tiny_model, parts):
+    """Two micro-batches of one: the loss reported is their mean, and the step is one step."""
+    rows = []
+    train_sdd(tiny_model, *parts, Erase(**{**SMALL, "accumulate": 2, "batch_size": 1}), seed=1, on_log=rows.append)
+    assert rows[-1]["step"] == SMALL["steps"]
+
+
+@pytest.mark.parametrize("latents", ["teacher", "replay", "forward"])
+def test_states_lie_on_the_schedule_and_are_the_same_for_the_same_step(tiny_model, parts, latents):
+    conditions, c_0, stored, _ = parts
+    config = Erase(**{**SMALL, "latents": latents, "batch_size": 4})
+    first, again = (Source(tiny_model, config, conditions, c_0, stored, 5).next(2) for _ in range(2))
+    assert torch.equal(first.z_t, again.z_t) and torch.equal(first.t, again.t)
+    assert torch.isfinite(first.z_t).all() and first.z_t.shape == (4, 4, 4, 4)
+    if latents != "forward":
+        assert set(first.t.tolist()) <= set(timestep_grid(tiny_model, config).tolist())
+
+
+def test_replay_makes_one_set_of_runs_for_as_many_draws_as_it_has_states(tiny_model, parts, monkeypatch):
+    conditions, c_0, stored, _ = parts
+    source = Source(tiny_model, Erase(**{**SMALL, "latents": "replay"}), conditions, c_0, stored, 5)
+    refills, refill = [], source._refill
+    monkeypatch.setattr(source, "_refill", lambda *at: (refills.append(at), refill(*at)))
+    for step in range(12):  # 2 runs x 4 states = 8 states = 4 batches of 2
+        source.next(step)
+    assert [step for step, _ in refills] == [0, 4, 8]
+
+
+def test_the_drift_of_an_unchanged_model_is_zero():
+    same = torch.randn(3, 4)
+    assert drift(same, same) == 0.0
+
+
+def test_nan_stops_the_run_and_restores_the_model(tiny_model, parts):
+    conditions, c_0, stored, benign = parts
+    before = {name: value.clone() for name, value in tiny_model.unet.state_dict().items()}
+    with pytest.raises(Diverged, match="learning_rate.*NaN"):
+        train_sdd(tiny_model, conditions, c_0, stored * float("nan"), benign, Erase(**{**SMALL, "latents": "forward"}), seed=1)
+    assert equal(dict(tiny_model.unet.state_dict()), before)
+
+
+def test_a_delta_of_another_model_is_refused_by_name(tiny_model):
+    name = next(iter(cross_attention(tiny_model.unet)))
+    with pytest.raises(HFIError, match=name), applied(tiny_model, {name: torch.zeros(3, 3)}):
+        pass
+    with pytest.raises(HFIError, match="elsewhere"), applied(tiny_model, {"elsewhere": torch.zeros(1)}):
+        pass
+
+
+def test_erasing_several_concepts_draws_from_all_of_them(parts):
+    conditions = parts[0]
+    drawn = set(conditions.draw(500, numpy.random.default_rng(0)).tolist())
+    assert drawn == set(range(len(conditions.texts)))
+    assert conditions.texts[:4] == ("<a>", "a <a>", "<b>", "a <b>")
