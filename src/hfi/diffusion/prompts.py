@@ -28,6 +28,7 @@ class Entry:
     group: str = ""
     tags: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()  # keywords that do not give the name away; implicit prompts prefer them to tags
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def load_vocabulary(source: str) -> Vocabulary:
             raise HFIError("not readable as JSON", file=source, field="concept.vocabulary", remedy="see docs/formats.md") from None
     try:
         objects = {
-            item["name"]: Entry(item["name"], item.get("group", ""), tuple(item.get("tags", ())), tuple(item.get("styles", ())))
+            item["name"]: Entry(item["name"], item.get("group", ""), *(tuple(item.get(key, ())) for key in ("tags", "styles", "hints")))
             for item in raw["objects"]
         }
         return Vocabulary(objects, tuple(raw.get("styles", ())), dict(raw.get("concepts", {})))
