@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from hfi.diffusion import fast
 from hfi.diffusion.model import add_noise, load_model, predict_noise, to_eps
 from hfi.diffusion.sampling import decode, sample_latents, trajectory

@@ -67,7 +67,7 @@ def test_one_gradient_step_equals_the_one_derived_by_hand():
 
 def test_timesteps_follow_the_beta_law():
     draws = beta_fractions(200_000, (3.0, 3.0), numpy.random.default_rng(0)).numpy()
-    assert 0 <= draws.min() and draws.max() < 1
+    assert draws.min() >= 0 and draws.max() < 1
     assert draws.mean() == pytest.approx(0.5, abs=0.003)
     assert draws.var() == pytest.approx(9 / (36 * 7), abs=0.001)  # ab / ((a+b)^2 (a+b+1))
 
