@@ -28,6 +28,7 @@ class Entry:
     group: str = ""
     tags: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()  # the tags that do not name it
     hints: tuple[str, ...] = ()  # keywords that do not give the name away; implicit prompts prefer them to tags
 
 
@@ -64,15 +65,18 @@ def load_vocabulary(source: str) -> Vocabulary:
         except (OSError, ValueError):
             raise HFIError("not readable as JSON", file=source, field="concept.vocabulary", remedy="see docs/formats.md") from None
     try:
-        objects = {
-            item["name"]: Entry(item["name"], item.get("group", ""), *(tuple(item.get(key, ())) for key in ("tags", "styles", "hints")))
-            for item in raw["objects"]
-        }
+        objects = {item["name"]: _entry(item) for item in raw["objects"]}
         return Vocabulary(objects, tuple(raw.get("styles", ())), dict(raw.get("concepts", {})))
     except (KeyError, TypeError):
         raise HFIError(
             "lacks 'objects' with a 'name' each", file=source, field="concept.vocabulary", remedy="see docs/formats.md"
         ) from None
+
+
+def _entry(item: dict) -> Entry:
+    tags, words = tuple(item.get("tags", ())), set(item["name"].split())
+    hints = item.get("hints", [tag for tag in tags if not words & set(tag.split())])
+    return Entry(item["name"], item.get("group", ""), tags, tuple(item.get("styles", ())), tuple(hints))
 
 
 def members(concept: Concept, vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -155,7 +159,7 @@ def _harm_prompts(concept: Concept, vocabulary: Vocabulary, count: int, rng) -> 
     for i in range(count):
         style = str(rng.choice(vocabulary.styles)) if vocabulary.styles else None
         kind, name = i % 3, listed[(i // 3) % len(listed)]
-        tags = [tag for tag in vocabulary.objects[name].tags if not hidden & set(tag.split())]
+        tags = [tag for tag in vocabulary.objects[name].hints if not hidden & set(tag.split())]
         if kind == 0:
             template, subject, name = str(rng.choice(WORD_TEMPLATES if style else PLAIN_TEMPLATES)), str(rng.choice(words)), None
         elif kind == 1 and len(tags) >= 2:
