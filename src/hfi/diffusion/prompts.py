@@ -28,7 +28,6 @@ class Entry:
     group: str = ""
     tags: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
-    hints: tuple[str, ...] = ()  # the tags that do not name it
     hints: tuple[str, ...] = ()  # keywords that do not give the name away; implicit prompts prefer them to tags
 
 
