@@ -1,0 +1,57 @@
+# Needs make and Python 3.11. Everything is installed into .venv from constraints.txt; no GPU packages.
+# Another package index or flags for pip: make demo PIP_FLAGS="--index-url ..."
+PYTHON ?= python3.11
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TRAINING := $(VENV)/.installed-training
+PYTEST_FLAGS ?=
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo demo-clean style test test-slow lint docs emoji-model clean
+
+help:  ## say what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+venv: $(STAMP)  ## set up .venv (the other targets do it by themselves)
+
+$(STAMP): constraints.txt pyproject.toml
+	@echo "Setting up $(VENV) with pinned packages (once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt torch==2.13.0 setuptools
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(TRAINING): $(STAMP)
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[training]'
+	@touch $@
+
+demo: $(STAMP)  ## a whole study on the embedded model, from nothing to studies/demo/report.html; continues where it stopped
+	@$(BIN)/hfi run recipes/demo.yaml
+
+demo-clean:  ## remove the demo's study, so that the next `make demo` starts from nothing
+	rm -rf studies/demo
+
+style: $(STAMP)  ## the same for the style recipe: studies/style/report.html
+	@$(BIN)/hfi run recipes/style.yaml
+
+test: $(STAMP)  ## the tests, under ten minutes on two cores
+	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+test-slow: $(STAMP)  ## the slow kinds: kill -9 in every stage, the wheel, the full demo
+	@$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+lint: $(STAMP)  ## read the code for mistakes (ruff)
+	@$(BIN)/ruff check .
+
+docs: $(STAMP)  ## write docs/cli.md from the commands' own --help
+	@$(BIN)/python -m hfi.cli.reference > docs/cli.md.new && mv docs/cli.md.new docs/cli.md
+
+emoji-model: $(TRAINING)  ## train the embedded model again (hours on two cores; continues where it stopped)
+	@$(BIN)/python -m training.emoji
+
+clean:  ## remove .venv and caches, never a study
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,59 @@
+"""`hfi`: the commands in the order of a study's life. Importing this file imports no torch."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from hfi.cli import env, erase, evaluate, generate, init, invert, label, models, report, reward, run, status
+from hfi.cli.failures import explain, quiet_stdout
+
+app = typer.Typer(
+    name="hfi", add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
+    help="Human Feedback Inversion: people judge pictures, a text-to-image model stops drawing what they flagged.",
+    epilog="""Examples:
+
+hfi run recipes/demo.yaml
+
+hfi init studies/mine --model ./my-diffusers-folder --concept weapon
+
+hfi run studies/mine
+
+The stages, in order: generate, label, reward, invert, erase, evaluate, report.""",
+)
+app.command(epilog=init.EPILOG)(init.init)
+for module in (generate, label, reward, invert, erase, evaluate, report, run, status, models, env):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name, epilog=module.EPILOG)(getattr(module, name))
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+def call(arguments: list[str]) -> int:
+    """Run one command line; returns its exit code. Every failure is one line on stderr."""
+    try:
+        code = typer.main.get_command(app).main(args=arguments or ["--help"], prog_name="hfi", standalone_mode=False)
+        sys.stdout.flush()
+        if code == 130:  # typer's word for Ctrl-C
+            raise KeyboardInterrupt
+        return int(code or 0)
+    except BrokenPipeError:  # the reader of our output went away, e.g. `hfi status S | head -1`
+        quiet_stdout()
+        return 141
+    except (Exception, KeyboardInterrupt) as error:
+        line, code = explain(error, arguments)
+        if "--debug" in arguments:
+            import traceback
+
+            traceback.print_exception(error)
+        print(f"hfi: {line}", file=sys.stderr)
+        return code
+
+
+def main() -> None:
+    """Entry point of the command `hfi`."""
+    sys.exit(call(sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""`--dry-run`: what would be done, how many pictures and steps, and about how much disk; nothing is written."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+from hfi.cli.studies import check_settings, stage_state
+from hfi.cli.tables import _number, _print, _table
+from hfi.diffusion.identity import model_folder
+from hfi.workspace import READS, STAGES, Workspace
+
+PNG_BYTES_PER_PIXEL = 2.0  # upper end of what drawn pictures take
+RATE_SETS, RETENTION_SETS = 4, 3  # explicit, implicit, variations, tokens; other, neighbours, styles or object
+
+
+def show_plan(study: Workspace, stages: tuple[str, ...] = STAGES) -> None:
+    """Print the table of stages with their state, work and disk; raises HFIError for settings that cannot work."""
+    check_settings(study.config)
+    rows = plan(study, stages)
+    table = _table(f"{study.root}: dry run, nothing is changed", "stage", "now", "would", "MiB on disk", right=("MiB on disk",))
+    for row in rows:
+        table.add_row(row["stage"], row["state"], row["work"], _number(row["mib"], 1))
+    todo = [row for row in rows if row["state"] != "done"]
+    known = [row["mib"] for row in todo if row["mib"] is not None]
+    table.add_row("total", "", f"{len(todo)} of {len(rows)} stages to do" if todo else "nothing to do", _number(sum(known), 1))
+    _print(table)
+
+
+def plan(study: Workspace, stages: tuple[str, ...] = STAGES) -> list[dict]:
+    """One row a stage: {"stage", "state", "work", "mib"}; a stage after one that will run again will run again too."""
+    again: set[str] = set()
+    rows = []
+    for stage in STAGES:
+        state = stage_state(study, stage)
+        if state == "done" and again & set(READS[stage]):
+            state = "stale"
+        if state != "done":
+            again.add(stage)
+        if stage in stages:
+            work, size = _work(study, stage)
+            rows.append({"stage": stage, "state": state, "work": "nothing" if state == "done" else work,
+                         "mib": None if size is None else size / 2**20})
+    return rows
+
+
+def _work(study: Workspace, stage: str) -> tuple[str, float | None]:
+    """What a stage does in words, and its bytes on disk where they can be told."""
+    c = study.config
+    picture, latent, attention, whole, width = _sizes(c.model)
+    if stage == "generate":
+        return (f"draw {c.generate.images} pictures, {c.generate.steps} steps each, {c.generate.batch_size} together",
+                None if picture is None else c.generate.images * (picture + latent))
+    if stage == "label":
+        asked = round(c.generate.images * c.label.overlap)
+        people = f"{c.label.annotators} simulated annotators, about {asked} judgements" if c.label.source == "simulated" else (
+            f"judgements by people, of at least {c.label.minimum} pictures")
+        return people, 400.0 * asked
+    if stage == "reward":
+        return f"embed {c.generate.images} pictures, {c.reward.steps} steps, choose {c.reward.top_k}", 4096.0 * c.generate.images
+    if stage == "invert":
+        count = c.reward.clusters if c.invert.tokens == "per_cluster" else 1
+        return (f"{count} token{'s' * (count > 1)} of {c.invert.vectors} vectors, {c.invert.steps} steps each, batch {c.invert.batch_size}",
+                None if width is None else 4.0 * width * c.invert.vectors * count)
+    if stage == "erase":
+        source = {"teacher": f"a run of {c.erase.sampling_steps} steps each", "replay": f"{c.erase.replay_runs} kept runs",
+                  "forward": "stored latents", "mix": "stored latents and kept runs"}[c.erase.latents]
+        extra = whole if c.erase.save_pipeline else 0.0
+        return (f"{c.erase.steps} steps, batch {c.erase.batch_size}, z_t from {c.erase.latents} ({source})",
+                None if attention is None else 4 * attention + extra)
+    if stage == "evaluate":
+        count = RATE_SETS * c.evaluate.prompts_per_set + RETENTION_SETS * c.evaluate.retention_prompts
+        attack = f", {c.evaluate.reinversions} re-inversions of {c.evaluate.reinversion_steps} steps" if c.evaluate.reinversions else ""
+        return (f"about {2 * count} pictures (before and after), {c.evaluate.steps} steps each{attack}",
+                None if picture is None else 2 * count * picture)
+    return "one HTML file", None if picture is None else 2.7 * c.report.pairs * picture
+
+
+def _sizes(source: str) -> tuple[float | None, float | None, float | None, float | None, int | None]:
+    """Bytes of a picture and of its latent, parameters of cross-attention, bytes of the pipeline, width of the text encoder."""
+    folder = model_folder(source)
+    try:
+        unet = json.loads((folder / "unet" / "config.json").read_text())
+        vae = json.loads((folder / "vae" / "config.json").read_text())
+        text = json.loads((folder / "text_encoder" / "config.json").read_text())
+        side = unet["sample_size"] if isinstance(unet["sample_size"], int) else max(unet["sample_size"])
+        pixels = (side * 2 ** (len(vae["block_out_channels"]) - 1)) ** 2
+        whole = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return (PNG_BYTES_PER_PIXEL * pixels, 4.0 * unet["in_channels"] * side * side, _attention_parameters(folder / "unet"), whole,
+                text["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError):  # not on this disk, or of another layout: sizes are not known
+        return None, None, None, None, None
+
+
+def _attention_parameters(folder: Path) -> float:
+    """Parameters of the cross-attention tensors, read from the headers of the safetensors files."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as stream:
+            header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
+        for name, entry in header.items():
+            if ".attn2." in name:
+                count = 1
+                for size in entry["shape"]:
+                    count *= size
+                total += count
+    return float(total)

@@ -1,0 +1,98 @@
+"""Open a study with changed settings, do one stage of it under its lock, and say what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hfi.config import StudyConfig, with_overrides
+from hfi.errors import HFIError
+from hfi.workspace import STAGES, Workspace
+
+
+def open_study(root: Path, changes: dict[str, object]) -> Workspace:
+    """The study under `root` with settings changed in memory; `study.save_config()` keeps them."""
+    study = Workspace.open(root)
+    return Workspace(study.root, with_overrides(study.config, changes)) if changes else study
+
+
+def check_settings(config: StudyConfig) -> None:
+    """Find unknown models, concepts and prompt files before anything slow begins; raises HFIError."""
+    from hfi.diffusion.identity import model_folder
+    from hfi.diffusion.prompts import feedback_prompts, load_vocabulary
+
+    feedback_prompts(config.concept, load_vocabulary(config.concept.vocabulary), 4, 0.5, config.seed)
+    folder = model_folder(config.model)
+    known = folder is not None if config.model.startswith((".", "/", "~")) or config.model.count("/") != 1 else True
+    if not known:
+        raise HFIError("unknown model", file=config.model, field="model", remedy="use 'emoji', a diffusers folder or a hub id like "
+                       "CompVis/stable-diffusion-v1-4; 'hfi models' lists what is supported")
+    if folder is not None and not (folder / "model_index.json").is_file():
+        raise HFIError("not a diffusers pipeline (model_index.json is missing)", file=folder, field="model",
+                       remedy="give a folder written by save_pretrained, a hub id, or 'emoji'; 'hfi models' lists what is supported")
+
+
+def differences(one: StudyConfig, other: StudyConfig) -> list[tuple[str, object, object]]:
+    """(dotted name, value in one, value in other) of every setting that differs."""
+    a, b = (_flat(config.model_dump(mode="json")) for config in (one, other))
+    return [(name, a[name], b[name]) for name in a if a[name] != b[name]]
+
+
+def _flat(data: dict, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in data.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def stage_state(study: Workspace, stage: str) -> str:
+    """done, partial (an interrupted run that will continue), stale (done under other settings or inputs) or missing."""
+    if study.is_done(stage):
+        return "done"
+    if study.path(stage, "manifest.json").exists():
+        return "stale"
+    return "partial" if study.path(stage, "partial.json").exists() else "missing"
+
+
+def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) -> Workspace:
+    """Run one stage, and only that one; raises HFIError naming the earlier one that is missing."""
+    study = open_study(root, changes)
+    if dry_run:
+        from hfi.cli.plan import show_plan
+
+        show_plan(study, (stage,))
+        return study
+    check_settings(study.config)
+    with study.lock():
+        study.require(stage)
+        if changes:
+            study.save_config()
+        work(study, stage)
+    return study
+
+
+def work(study: Workspace, stage: str) -> None:
+    """Bring a stage up to date (its inputs are) and print one line on it; the lock is the caller's."""
+    before = study.manifest(stage) if study.is_done(stage) else None
+    if before is None or stage == "label":  # new judgements may have come in
+        from hfi import method
+
+        method.run(study, until=stage)
+    manifest = study.manifest(stage)
+    note = "already done under these settings" if manifest == before else "done"
+    print(f"{stage}: {note} ({manifest['seconds']:.1f} s) {facts_line(manifest)}".rstrip())
+
+
+def facts_line(manifest: dict) -> str:
+    """A stage's key facts in a few words, and `simulated` wherever annotators were."""
+    facts = manifest.get("facts", {})
+    words = []
+    for name, value in facts.items():
+        if name == "simulated" or isinstance(value, (dict, list)) or name.endswith(("hash", "version")):
+            continue
+        words.append(f"{name.replace('_', ' ')} {value:.3g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}")
+    return ", ".join((["simulated"] if facts.get("simulated") else []) + words[:6])
+
+
+def pending(study: Workspace) -> tuple[str, ...]:
+    """The stages that 'hfi run' would do, in order."""
+    return tuple(stage for stage in STAGES if not study.is_done(stage))
