@@ -46,7 +46,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
     config = study.config.erase
     others = [_open_other(path) for path in config.also]
     with study.stage("erase") as run, bar() as progress:
-        rows, prompts, stored = _material([(images, reward, tokens), *others])
+        rows, prompts, stored = material([(images, reward, tokens), *others])
         conditions = build_conditions(model, rows, config.templates, prompts, config.flagged_prompts)
         c_0 = encode_prompts(model, [""])
         checkpoint = run.path("checkpoint.safetensors")
@@ -68,7 +68,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
                 run.checkpoint()
                 last = time.monotonic()
 
-        delta = train_sdd(model, conditions, c_0, stored, benign_material(model, images), config, study.config.seed, saved, on_log, on_step)
+        delta = train_sdd(model, conditions, c_0, stored, benignmaterial(model, images), config, study.config.seed, saved, on_log, on_step)
         save_delta(run.path("delta.safetensors"), delta, model, study.config.concept.name)
         write_bytes(run.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in log).encode())
         if config.save_pipeline:
@@ -85,7 +85,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
     return Erased.load(study)
 
 
-def _material(parts: Sequence[tuple[Generated, RewardResult, Inverted]]) -> tuple[dict[str, Tensor], list[str], Tensor]:
+def material(parts: Sequence[tuple[Generated, RewardResult, Inverted]]) -> tuple[dict[str, Tensor], list[str], Tensor]:
     """Tokens, prompts of flagged pictures and latents of the top-K, over one study or several."""
     rows: dict[str, Tensor] = {}
     prompts, latents = [], []
@@ -99,7 +99,7 @@ def _material(parts: Sequence[tuple[Generated, RewardResult, Inverted]]) -> tupl
     return rows, prompts, torch.cat(latents)
 
 
-def benign_material(model: Model, images: Generated) -> Benign:
+def benignmaterial(model: Model, images: Generated) -> Benign:
     """Feedback pictures whose prompts do not ask for the concept, with those prompts encoded."""
     benign = [image for image in images.images if image.purpose == "benign"]
     latents = images.latents()[[image.index for image in benign]]
