@@ -68,7 +68,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
                 run.checkpoint()
                 last = time.monotonic()
 
-        delta = train_sdd(model, conditions, c_0, stored, benignmaterial(model, images), config, study.config.seed, saved, on_log, on_step)
+        delta = train_sdd(model, conditions, c_0, stored, benign_material(model, images), config, study.config.seed, saved, on_log, on_step)
         save_delta(run.path("delta.safetensors"), delta, model, study.config.concept.name)
         write_bytes(run.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in log).encode())
         if config.save_pipeline:
@@ -99,7 +99,7 @@ def material(parts: Sequence[tuple[Generated, RewardResult, Inverted]]) -> tuple
     return rows, prompts, torch.cat(latents)
 
 
-def benignmaterial(model: Model, images: Generated) -> Benign:
+def benign_material(model: Model, images: Generated) -> Benign:
     """Feedback pictures whose prompts do not ask for the concept, with those prompts encoded."""
     benign = [image for image in images.images if image.purpose == "benign"]
     latents = images.latents()[[image.index for image in benign]]
