@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hfi.diffusion.model import model_hash, pick_device, quiet_loading
+from hfi.diffusion.identity import model_hash
+from hfi.diffusion.model import pick_device, quiet_loading
 from hfi.errors import HFIError
 from hfi.perception.pictures import open_picture
 from hfi.progress import bar
@@ -117,26 +118,41 @@ def load_encoder(source: str | Path, device: str = "cpu") -> Encoder:
         place = source
     folder = Path(place) if Path(place).exists() else None
     if source == "emoji" and folder is None:
-        raise HFIError("the embedded CLIP is missing", file=place, field="encoder",
-                       remedy="reinstall the package, or run 'make emoji-model'")
+        raise HFIError(
+            "the embedded CLIP is missing", file=place, field="encoder", remedy="reinstall the package, or run 'make emoji-model'"
+        )
     if folder is None and (source.startswith((".", "/", "~")) or source.count("/") != 1):
-        raise HFIError("unknown CLIP", file=source, field="encoder", remedy="use 'emoji', a transformers CLIP folder or a hub id "
-                       "like openai/clip-vit-base-patch32")
+        raise HFIError(
+            "unknown CLIP",
+            file=source,
+            field="encoder",
+            remedy="use 'emoji', a transformers CLIP folder or a hub id like openai/clip-vit-base-patch32",
+        )
     try:
         with warnings.catch_warnings(), quiet_loading():
             warnings.simplefilter("ignore")
             local = {"local_files_only": folder is not None}
-            model, report = CLIPModel.from_pretrained(str(place), use_safetensors=True, output_loading_info=True,
-                                                      dtype=torch.float32, **local)
+            model, report = CLIPModel.from_pretrained(
+                str(place), use_safetensors=True, output_loading_info=True, dtype=torch.float32, **local
+            )
             tokenizer = CLIPTokenizer.from_pretrained(str(place), **local)
             processor = CLIPImageProcessorPil.from_pretrained(str(place), **local)
     except Exception as error:  # the libraries raise many kinds here; all mean the same to the user
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:140]
-        raise HFIError(f"not a CLIP that can be loaded ({first})", file=source, field="encoder", remedy="give a folder with a CLIPModel in "
-                       "safetensors, its tokenizer and preprocessor_config.json, or check the hub id and the network") from error
+        raise HFIError(
+            f"not a CLIP that can be loaded ({first})",
+            file=source,
+            field="encoder",
+            remedy="give a folder with a CLIPModel in "
+            "safetensors, its tokenizer and preprocessor_config.json, or check the hub id and the network",
+        ) from error
     if missing := sorted(report["missing_keys"]):
-        raise HFIError(f"lacks {len(missing)} weights, the first is {missing[0]}", file=source, field="encoder",
-                       remedy="give a complete CLIPModel, not one of its halves")
+        raise HFIError(
+            f"lacks {len(missing)} weights, the first is {missing[0]}",
+            file=source,
+            field="encoder",
+            remedy="give a complete CLIPModel, not one of its halves",
+        )
     model.requires_grad_(False).eval().to(pick_device(device))
     key = digest([model_hash(str(place)), type(processor).__name__, _plain(processor.to_dict())])
     return Encoder(source, key, model, tokenizer, processor, pick_device(device))

@@ -1,8 +1,8 @@
 """Judges name the object and the style of a picture; they choose among all that the vocabulary knows, and `neither`.
 
-    emoji:scorer      the embedded judge that only scores, once, at the end
-    emoji:annotator   the embedded judge that plays simulated annotators and chooses settings
-    clip:FOLDER       zero-shot by words, for any vocabulary and any CLIP (folder or hub id)
+emoji:scorer      the embedded judge that only scores, once, at the end
+emoji:annotator   the embedded judge that plays simulated annotators and chooses settings
+clip:FOLDER       zero-shot by words, for any vocabulary and any CLIP (folder or hub id)
 """
 
 from __future__ import annotations
@@ -69,14 +69,20 @@ def _emoji_judge(name: str, vocabulary: Vocabulary, device: str) -> Judge:
 
         network: Any = emoji_judge.load_judge(name)
     except (ImportError, FileNotFoundError) as error:
-        raise HFIError(f"the embedded judge cannot be loaded ({str(error)[:100]})", field=f"judge emoji:{name}",
-                       remedy="reinstall the package, or run 'make emoji-model'") from error
+        raise HFIError(
+            f"the embedded judge cannot be loaded ({str(error)[:100]})",
+            field=f"judge emoji:{name}",
+            remedy="reinstall the package, or run 'make emoji-model'",
+        ) from error
     objects = tuple(network.objects)
     objects = objects if objects[-1] == NEITHER else (*objects, NEITHER)
     unknown = [word for word in (*vocabulary.objects, *vocabulary.styles) if word not in {*objects, *network.styles}]
     if unknown:
-        raise HFIError(f"does not know {unknown[0]!r} ({len(unknown)} of the vocabulary's words)", field=f"judge emoji:{name}",
-                       remedy="use the vocabulary 'emoji', or a judge clip:FOLDER that goes by words")
+        raise HFIError(
+            f"does not know {unknown[0]!r} ({len(unknown)} of the vocabulary's words)",
+            field=f"judge emoji:{name}",
+            remedy="use the vocabulary 'emoji', or a judge clip:FOLDER that goes by words",
+        )
     place = pick_device(device)
     if isinstance(network, torch.nn.Module):
         network = network.to(place)

@@ -30,8 +30,11 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
             with Image.open(path, formats=FORMATS) as picture:
                 width, height = picture.size
                 if width * height > max_pixels:
-                    raise HFIError(f"a picture of {width} x {height} pixels, more than the {max_pixels:,} that are decoded",
-                                   file=path, remedy="make it smaller, or remove it")
+                    raise HFIError(
+                        f"a picture of {width} x {height} pixels, more than the {max_pixels:,} that are decoded",
+                        file=path,
+                        remedy="make it smaller, or remove it",
+                    )
                 picture.load()
                 return _to_rgb(picture)
     except FileNotFoundError:
@@ -41,8 +44,9 @@ def open_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except Image.UnidentifiedImageError:
         raise HFIError("not a PNG, JPEG or WebP picture", file=path, remedy="convert it, or remove it") from None
     except (OSError, SyntaxError, ValueError, MemoryError) as error:  # what Pillow's decoders raise on damaged files
-        raise HFIError(f"truncated or damaged picture ({str(error)[:80] or type(error).__name__})", file=path,
-                       remedy="get a whole copy, or remove it") from None
+        raise HFIError(
+            f"truncated or damaged picture ({str(error)[:80] or type(error).__name__})", file=path, remedy="get a whole copy, or remove it"
+        ) from None
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

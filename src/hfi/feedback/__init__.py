@@ -1,0 +1,1 @@
+"""Stage 2: judgements. Tables, store, import and export, simulated annotators, agreement. The store needs no torch."""
