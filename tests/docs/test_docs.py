@@ -22,7 +22,8 @@ def test_the_cli_page_is_what_help_says():
 def test_commands_and_targets_exist(page):
     """Every `hfi X` names a command, every `make X` a target, every option of a command is one of its own."""
     text = page.read_text(encoding="utf-8")
-    code = re.findall(r"`([^`\n]+)`", text) + [line for block in re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    blocks = re.findall(r"```[a-z]*\n(.*?)```", text, re.DOTALL)
+    code = re.findall(r"`([^`\n]+)`", text) + [line for block in blocks for line in block.splitlines()]
     code += re.findall(r"^#\s+((?:hfi|make) .*)$", text, re.MULTILINE)
     cli = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for line in code:

@@ -48,7 +48,9 @@ def label(study: Study,
     with opened.lock():
         if import_ is not None:
             opened.require("label")
-            print(f"imported {_count(import_judgements(opened, import_, annotator=annotator))} from {import_}")
+            found = import_judgements(opened, import_, annotator=annotator)
+            print(f"{import_}: {found['read']} judgements read, {found['added']} added, {found['known']} known already, "
+                  f"{found['duplicates']} twice in the file")
             if changed:
                 opened.save_config()
             try:
@@ -56,9 +58,5 @@ def label(study: Study,
             except NeedsPeople as waiting:
                 print(f"label: {waiting}")
         if export is not None:
-            print(f"exported {_count(export_judgements(opened, export))} to {export}")
+            print(f"{export}: {export_judgements(opened, export)} judgements written")
 
-
-def _count(found: object) -> str:
-    count = found if isinstance(found, int) else getattr(found, "added", None)
-    return "judgements" if count is None else f"{count} judgements"
