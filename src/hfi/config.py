@@ -65,6 +65,9 @@ class Label(Section):
     judgement: Literal["binary", "ranking", "both"] = Field(
         "binary", description="binary for clear guidelines, ranking for artist styles (HFI section on feedback)"
     )
+    simulated_judge: str = Field(
+        "emoji:annotator", description="the judge network that plays simulated annotators: 'emoji:annotator' or 'clip:FOLDER' (ours)"
+    )
     annotators: Positive = Field(3, description=f"simulated annotators; {NOT_SAID}")
     overlap: Positive = Field(2, description=f"judgements per picture (simulated annotators); {NOT_SAID}")
     error_rate: Share = Field(0.05, description="chance that a simulated annotator errs, on average (ours)")
@@ -84,7 +87,7 @@ class Reward(Section):
     weight_decay: float = Field(1e-2, ge=0, description=f"AdamW; {NOT_SAID}")
     held_out: float = Field(0.25, gt=0, lt=1, description=f"share of pictures kept from training, split by image; {NOT_SAID}")
     minimum_auc: float = Field(
-        0.65, ge=0.5, le=1, description="held-out AUC or pairwise accuracy below which the study stops with advice (ours)"
+        0.65, ge=0, le=1, description="held-out AUC or pairwise accuracy below which the study stops with advice; 0: never (ours)"
     )
     top_k: Positive = Field(64, description=f"K, pictures that are inverted; {NOT_SAID}")
     clusters: Positive = Field(1, description="clusters of embeddings that the top-K is spread over (ours)")

@@ -68,7 +68,7 @@ def _emoji_judge(name: str, vocabulary: Vocabulary, device: str) -> Judge:
         from hfi.emoji import judge as emoji_judge
 
         network: Any = emoji_judge.load_judge(name)
-    except (ImportError, FileNotFoundError) as error:
+    except (ImportError, OSError) as error:
         raise HFIError(
             f"the embedded judge cannot be loaded ({str(error)[:100]})",
             field=f"judge emoji:{name}",
@@ -84,8 +84,9 @@ def _emoji_judge(name: str, vocabulary: Vocabulary, device: str) -> Judge:
             remedy="use the vocabulary 'emoji', or a judge clip:FOLDER that goes by words",
         )
     place = pick_device(device)
-    if isinstance(network, torch.nn.Module):
-        network = network.to(place)
+    inner = getattr(network, "network", network)
+    if isinstance(inner, torch.nn.Module):
+        inner.to(place)
 
     def probabilities(pictures: Tensor) -> tuple[Tensor, Tensor]:
         if pictures.shape[-2:] != (SIDE, SIDE):
