@@ -32,10 +32,10 @@ def krippendorff_alpha(counts: numpy.ndarray, level: str = "nominal") -> float |
     n_c = o.sum(1)
     n = n_c.sum()
     difference = _differences(n_c, level)
-    expected = float((numpy.outer(n_c, n_c) * difference).sum()) / (n - 1)
+    expected = float((numpy.outer(n_c, n_c) * difference).sum() / (n - 1))
     if expected == 0:
         return None
-    return 1.0 - float((o * difference).sum()) / expected
+    return float(1.0 - (o * difference).sum() / expected)
 
 
 def _differences(n_c: numpy.ndarray, level: str) -> numpy.ndarray:
