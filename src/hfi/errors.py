@@ -51,7 +51,7 @@ def disk_errors(file: str | Path):
                 file=file,
                 remedy="raise it ('ulimit -f unlimited') and run the same command again; it continues from the last checkpoint",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOENT, errno.ENOTDIR):
             raise HFIError(
                 "this place cannot be written to", file=file, remedy="choose another study folder or change its permissions"
             ) from error

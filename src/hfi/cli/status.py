@@ -41,9 +41,9 @@ def gather(study) -> dict:
                      "summary": facts_line(manifest)})
     judgements = None
     if study.store_path.exists():
-        from hfi.feedback import store
+        from hfi.feedback.label import status as labelling
 
-        judgements = store.status(study)
+        judgements = labelling(study)
     report = study.path("report.html")
     return {"study": str(study.root), "name": study.config.name, "model": study.config.model, "concept": study.config.concept.name,
             "stages": rows, "judgements": judgements, "report": str(report) if report.exists() else None}
