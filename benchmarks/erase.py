@@ -61,10 +61,12 @@ def main() -> None:
         config = settings.model_copy(update={"latents": latents})
         with bar() as progress:
             task = progress.add_task(f"Erasing from {latents} states", total=config.steps, note="")
+
+            def step(done: int, _, progress=progress, task=task) -> None:
+                progress.update(task, completed=done)
+
             started = time.perf_counter()
-            delta = train_sdd(
-                model, conditions, c_0, stored, benign, config, options.seed, on_step=lambda done, _: progress.update(task, completed=done)
-            )  # noqa: B023 - used at once
+            delta = train_sdd(model, conditions, c_0, stored, benign, config, options.seed, on_step=step)
             seconds = time.perf_counter() - started
         results[latents] = {"seconds": round(seconds, 1)} | scores(model, delta, study, options)
     show(results, settings)
