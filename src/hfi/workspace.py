@@ -87,7 +87,19 @@ def write_tensors(path: Path, tensors: dict, header: dict[str, str] | None = Non
     """Write tensors as safetensors, atomically, with a text header."""
     from safetensors.torch import save
 
-    write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=header or None))
+    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=header or None)
+    write_bytes(path, _sorted_header(data))
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """Safetensors with the text header in order: the library's order changes from run to run, and equal tensors must be equal files."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def read_tensors(path: Path) -> dict:
