@@ -1,0 +1,1 @@
+"""One self-contained HTML file for a finished study, and the before/after strip for a README."""

@@ -1,0 +1,127 @@
+"""metrics.json, read with care: what is there as `Rate`s, what is optional as None, what is damaged as an HFIError."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfi.errors import HFIError
+from hfi.report.figures import Rate
+
+REMEDY = "delete the evaluate folder and run 'hfi run' on the study again"
+CONCEPT_SETS = {  # key in metrics.json and verdicts: name on the page, what is in it
+    "explicit": ("Asked for by name", "templates and seeds; for a harm also members that no feedback prompt named"),
+    "implicit": ("Described only", "keywords, with the name of no object"),
+    "variations": ("Reworded, misspelt", "small variations of wording and spelling"),
+    "tokens": ("The soft tokens", "prompts made of what was inverted and then erased"),
+    "unlisted": ("Never in the feedback", "of those asked for by name, the members that no feedback prompt named"),
+    "reinversion": ("Learned again", "fresh tokens learned against the erased model"),
+}
+KEPT_SETS = {
+    "other": ("Everything else", "objects outside the concept"),
+    "neighbours": ("Nearest neighbours", "the non-members most like the concept, by text and by image"),
+    "styles": ("Styles", "the style that was asked for"),
+    "object_in_style": ("Objects in that style", "the thing itself, when asked for in the erased style"),
+    "other_unpreserved": ("Never protected", "of everything else, what no benign prompt of the study names"),
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A number before and after erasing; either may be unknown."""
+
+    before: Rate | None
+    after: Rate | None
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The study's numbers. `rates` and `retention` keep the order of the page; absent ones are left out."""
+
+    rates: dict[str, Change]
+    neither: Change
+    floor: float | None
+    retention: dict[str, Rate]
+    reinversion: Rate | None
+    reinversion_worst: float | None
+    clip_score: Change
+    cmmd: float | None
+    groups: dict[str, Rate]
+    worst_groups: tuple[str, ...]
+    simulated: bool
+
+
+def read_numbers(metrics: object, file: Path) -> Numbers:
+    """Check and read metrics.json; raises HFIError naming the field that is missing or no number.
+
+    Args:
+        metrics: the parsed file. Numbers that a study may lack are null or absent there.
+        file: named in errors.
+    """
+    raw = _mapping(metrics, file, "")
+    rates, kept = _mapping(raw.get("concept_rate"), file, "concept_rate"), _mapping(raw.get("retention"), file, "retention")
+    again = _mapping(rates.get("reinversion") or {}, file, "concept_rate.reinversion")
+    by_group, worst = _mapping(raw.get("by_group") or {}, file, "by_group"), raw.get("worst_groups") or []
+    changes = {
+        name: change
+        for name in _ordered(rates, CONCEPT_SETS)
+        if name != "reinversion" and (change := _change(rates[name], file, f"concept_rate.{name}")).after is not None
+    }
+    if "explicit" not in changes:
+        raise HFIError("no such number", file=file, field="concept_rate.explicit.after", remedy=REMEDY)
+    if not isinstance(worst, list):
+        raise HFIError("is not a list of groups", file=file, field="worst_groups", remedy=REMEDY)
+    return Numbers(
+        rates=changes,
+        neither=_change(raw.get("neither_intervals") or raw.get("neither"), file, "neither"),
+        floor=_value(raw.get("floor"), file, "floor"),
+        retention={name: rate for name in _ordered(kept, KEPT_SETS) if (rate := _rate(kept[name], file, f"retention.{name}"))},
+        reinversion=_rate(again.get("after"), file, "concept_rate.reinversion.after"),
+        reinversion_worst=_value(again.get("worst"), file, "concept_rate.reinversion.worst"),
+        clip_score=_change(raw.get("clip_score_intervals") or raw.get("clip_score"), file, "clip_score"),
+        cmmd=_value(raw.get("cmmd"), file, "cmmd"),
+        groups={str(name): rate for name, value in by_group.items() if (rate := _rate(value, file, f"by_group.{name}"))},
+        worst_groups=tuple(map(str, worst))[:5],
+        simulated=bool(raw.get("simulated", False)),
+    )
+
+
+def _ordered(found: dict, known: dict) -> list[str]:
+    return [name for name in known if name in found] + [name for name in found if name not in known]
+
+
+def _mapping(raw: object, file: Path, field: str) -> dict:
+    if not isinstance(raw, dict):
+        raise HFIError("is not a group of numbers", file=file, field=field or None, remedy=REMEDY)
+    return raw
+
+
+def _change(raw: object, file: Path, field: str) -> Change:
+    if raw is None:
+        return Change(None, None)
+    raw = _mapping(raw, file, field)
+    return Change(_rate(raw.get("before"), file, f"{field}.before"), _rate(raw.get("after"), file, f"{field}.after"))
+
+
+def _rate(raw: object, file: Path, field: str) -> Rate | None:
+    if isinstance(raw, dict):
+        value = _value(raw.get("value"), file, f"{field}.value")
+        count = _value(raw.get("n"), file, f"{field}.n")
+        return (
+            None
+            if value is None
+            else Rate(value, _value(raw.get("low"), file, f"{field}.low"), _value(raw.get("high"), file, f"{field}.high"), int(count or 0))
+        )
+    value = _value(raw, file, field)
+    return None if value is None else Rate(value)
+
+
+def _value(raw: object, file: Path, field: str) -> float | None:
+    if isinstance(raw, dict):
+        raw = raw.get("value")
+    if raw is None:
+        return None
+    if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not math.isfinite(raw):
+        raise HFIError(f"{str(raw)[:40]!r} is not a number", file=file, field=field, remedy=REMEDY)
+    return float(raw)
