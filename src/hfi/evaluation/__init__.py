@@ -1,0 +1,1 @@
+"""Stage 7: the erased model beside the original, in numbers with intervals."""
