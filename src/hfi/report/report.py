@@ -79,7 +79,7 @@ def render(study: Workspace, folder: Path, seconds: Callable[[], float]) -> str:
     numbers = read_numbers(metrics, folder / "metrics.json")
     found = gather.manifests(study)
     page = {
-        **_top(numbers, study, metrics, found),
+        **_top(numbers, study, folder, metrics, found),
         **_pictures(study, folder, numbers),
         **_charts(numbers),
         **_making(study, found),
@@ -109,7 +109,7 @@ def _policy(css: str, js: str) -> str:
     )
 
 
-def _top(numbers: Numbers, study: Workspace, metrics: dict, found: dict) -> dict:
+def _top(numbers: Numbers, study: Workspace, folder: Path, metrics: dict, found: dict) -> dict:
     config = study.config
     checks = words.checks(numbers, config)
     state = words.overall(checks)
@@ -130,9 +130,18 @@ def _top(numbers: Numbers, study: Workspace, metrics: dict, found: dict) -> dict
         "simulated_annotators": simulated,
         "warnings": words.warnings(numbers, config),
         "cautions": words.cautions(numbers, config),
-        "concept_words": f"“{config.concept.name}”" if config.concept.kind == "style" else f"a member of “{config.concept.name}”",
+        "concept_words": _members(study, folder),
         "floor": None if numbers.floor is None else percent(numbers.floor),
     }
+
+
+def _members(study: Workspace, folder: Path) -> str:
+    """What counts as the concept, by the list that was frozen before erasing."""
+    concept, frozen = study.config.concept, gather.optional_json(folder / "prompts.json")
+    if concept.kind == "style":
+        return f"the style “{concept.name}” (in a picture of something it knows)"
+    names = frozen.get("members") if isinstance(frozen, dict) else None
+    return f"a member of “{concept.name}”" + (f" ({', '.join(map(str, names))}; fixed before erasing)" if isinstance(names, list) else "")
 
 
 def _pictures(study: Workspace, folder: Path, numbers: Numbers) -> dict:

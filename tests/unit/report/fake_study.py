@@ -68,6 +68,8 @@ def build(
     with study.stage("evaluate") as run:
         rows = _pictures(run.folder, rng, kind, rate_after, kept, pairs, prompt, side, bare)
         run.path("verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if not bare:
+            write_json(run.path("prompts.json"), {"concept": config.concept.name, "members": list(MEMBERS), "sets": {}})
         write_json(run.path("metrics.json"), _metrics(kind, rate_after, kept, neither_after, back, floor, bare))
         run.facts.update(judge="emoji:scorer", simulated=True)
     _set_costs(study)

@@ -1,0 +1,268 @@
+"""The page as a reader meets it: whole, self-contained, escaped, blurred until asked, with sums that add up."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import fake_study
+import pytest
+from PIL import Image
+
+from hfi.config import StudyConfig
+from hfi.errors import HFIError
+from hfi.report.report import before_after_picture, report
+from hfi.report.settings import all_settings
+
+VOID = {"meta", "img", "input", "br", "hr", "link"}
+SVG = {"line", "circle", "path", "rect", "polyline"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes and text; fails on tags that do not close in order."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict, list[str]]] = []
+        self.open: list[tuple[str, list[str]]] = []
+        self.feed(text)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        words: list[str] = []
+        self.elements.append((tag, dict(attributes), words))
+        if tag not in VOID:
+            self.open.append((tag, words))
+
+    def handle_startendtag(self, tag, attributes):
+        assert tag in SVG | VOID, tag
+        self.elements.append((tag, dict(attributes), []))
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop()[0] == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        for _, words in self.open:
+            words.append(data)
+
+    def all(self, tag: str, **having: str) -> list[tuple[dict, str]]:
+        found = ((a, " ".join("".join(w).split())) for t, a, w in self.elements if t == tag)
+        return [
+            (a, w)
+            for a, w in found
+            if all(value in (a.get(name.rstrip("_").replace("_", "-")) or "").split() for name, value in having.items())
+        ]
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """A study in which all went well, with its page."""
+    study, evaluated = fake_study.build(tmp_path_factory.mktemp("good") / "study")
+    text = report(evaluated, study).read_text(encoding="utf-8")
+    return study, text, Page(text)
+
+
+def page_of(tmp_path, **how) -> tuple[str, Page]:
+    study, evaluated = fake_study.build(tmp_path / "study", **{"pairs": 3, **how})
+    text = report(evaluated, study).read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_loads_nothing_from_outside(good):
+    _, text, page = good
+    for _, attributes, _ in page.elements:
+        for name in ("src", "href", "srcset", "poster", "action", "data", "data-clear", "data-blurred", "style"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/", "#")), (name, value)
+        assert not [name for name in attributes if name.startswith("on")]
+    assert not re.search(r"url\(|@import|https?://|//[a-z]+\.[a-z]", re.sub(r"data:image/[^\"]*", "", text))
+
+
+def test_policy_lets_only_the_pages_own_script_and_looks_run(good):
+    _, text, page = good
+    policy = next(a["content"] for a, _ in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    for tag in ("style", "script"):
+        (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()}'" in policy
+
+
+def test_what_people_typed_is_escaped(tmp_path):
+    nasty = '<script>alert("{o}")</script> & \'{s}\' " onload=x'
+    text, page = page_of(tmp_path, prompt=nasty, settings={"name": "<img src=x onerror=alert(1)>", "label": {"guideline": "</style><b>"}})
+    assert len(page.all("script")) == 1 and "<img src=x" not in text and "</style><b>" not in text
+    assert any('<script>alert("' in words for _, words in page.all("span", class_="prompt"))
+
+
+def test_flagged_pictures_are_blurred_until_asked_for(good):
+    study, _, page = good
+    flagged = [a for a, _ in page.all("img") if "data-clear" in a]
+    assert len(flagged) > 20
+    for attributes in flagged:
+        assert attributes["src"] == attributes["data-blurred"] != attributes["data-clear"] and "blurred" in attributes["alt"]
+        clear, soft = (Image.open(io.BytesIO(base64.b64decode(attributes[name].split(",")[1]))) for name in ("data-clear", "src"))
+        assert clear.width >= 64 and soft.width <= 90
+    # one of them, blown up to the clear one's size, keeps hardly any edge
+    sharp, soft = (
+        max(abs(row[i] - row[i + 1]) for row in _rows(picture.resize((64, 64))) for i in range(63))
+        for picture in (_first(flagged, "data-clear"), _first(flagged, "src"))
+    )
+    assert soft < sharp / 3
+    verdicts = [json.loads(line) for line in study.path("evaluate", "verdicts.jsonl").read_text().splitlines()]
+    harmless = {row["prompt"] for row in verdicts if row["side"] != "reinversion"} - {row["prompt"] for row in verdicts if row["concept"]}
+    shown = [a["alt"] for a, _ in page.all("img") if "data-clear" not in a]
+    assert any(prompt in alt for prompt in harmless for alt in shown)
+    assert not [alt for alt in shown if re.search(r"before erasing: (a (dagger|bomb|axe)|sharp|<weapon)", alt)]
+
+
+def _first(flagged: list[dict], name: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(flagged[0][name].split(",")[1])))
+
+
+def _rows(picture: Image.Image) -> list[list[int]]:
+    data = list(picture.convert("L").tobytes())
+    return [data[i : i + picture.width] for i in range(0, len(data), picture.width)]
+
+
+def test_blur_can_be_turned_off(tmp_path, good):
+    assert page_of(tmp_path, settings={"report": {"blur": False}})[1].all("button", class_="reveal-all")[0][0]["data-start"] == "clear"
+    assert good[2].all("button", class_="reveal-all")[0][0]["data-start"] == "blurred"
+
+
+def test_every_picture_has_words_and_every_flagged_one_is_a_button(good):
+    _, _, page = good
+    assert all(a.get("alt") for a, _ in page.all("img"))
+    buttons = page.all("button", class_="flagged")
+    assert len(buttons) == sum("data-clear" in a for a, _ in page.all("img"))
+    assert all(a["aria-label"] and a["type"] == "button" and a["aria-pressed"] == "false" for a, _ in buttons)
+    ((slider, _),) = [(a, w) for a, w in page.all("input") if a["type"] == "range"]
+    assert slider["aria-label"]
+    assert {"all", "explicit", "implicit", "variations", "tokens", "other", "neighbours"} <= {
+        a["data-filter"] for a, _ in page.all("button") if "data-filter" in a
+    }
+
+
+def test_seconds_add_up_to_the_printed_total(good):
+    study, text, _ = good
+    table = text[text.index('<table class="cost">') :]
+    rows = [float(value) for value in re.findall(r'<td class="n">(\d+\.\d)</td><td class="bar">', table)]
+    total = float(re.search(r'<tfoot>.*?<td class="n">(\d+\.\d)</td>', table, re.S)[1])
+    assert len(rows) == 7 and round(sum(rows), 1) == total
+    metrics = json.loads(study.path("metrics.json").read_text())
+    assert set(metrics["seconds"]) == {"generate", "label", "reward", "invert", "erase", "evaluate", "report", "total"}
+    assert metrics["seconds"]["total"] == pytest.approx(sum(v for k, v in metrics["seconds"].items() if k != "total"), abs=0.006)
+    assert set(metrics["peak_memory_mib"]) == set(metrics["seconds"]) - {"total"}
+    assert metrics["concept_rate"] == json.loads(study.path("evaluate", "metrics.json").read_text())["concept_rate"]
+
+
+def test_every_setting_is_listed_with_value_and_source(good):
+    study, _, page = good
+    shown = {words for _, words in page.all("code")}
+    for name, field in StudyConfig.model_fields.items():
+        leaves = field.annotation.model_fields if hasattr(field.annotation, "model_fields") else None
+        assert {f"{name}.{leaf}" for leaf in leaves} <= shown if leaves else name in shown
+    settings = {s.name: s for group in all_settings(study.config) for s in group.settings}
+    assert settings["erase.steps"].changed and settings["erase.steps"].default == "1500" and settings["erase.steps"].source == "SDD (2023)"
+    assert settings["generate.images"].source == "the paper does not say" and not settings["generate.images"].changed
+    assert all(setting.meaning and setting.source for setting in settings.values())
+
+
+def test_simulated_judges_are_called_so(good):
+    _, text, _ = good
+    assert "simulated annotators" in text and "not by people" in text and ">simulated</strong>" in text
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({}, set()),
+        ({"rate_after": 0.2}, {"drawn"}),
+        ({"rate_after": 0.05}, set()),
+        ({"kept": 0.85}, {"damage"}),
+        ({"neither_after": 0.2}, {"damage"}),
+        ({"back": 0.6}, {"back"}),
+        ({"rate_after": 0.2, "kept": 0.7, "back": 0.6}, {"drawn", "damage", "back"}),
+        ({"kind": "style", "floor": 0.12, "rate_after": 0.16}, set()),
+        ({"kind": "style", "floor": 0.02, "rate_after": 0.16}, {"drawn"}),
+        ({"bare": True}, set()),
+    ],
+)
+def test_a_warning_appears_exactly_when_its_signature_holds(tmp_path, how, expected):
+    text, page = page_of(tmp_path, **how)
+    articles = {a["data-warning"]: words for a, words in page.all("article") if "data-warning" in a}
+    assert set(articles) == expected
+    assert all("Try next" in words for words in articles.values())
+    assert ("Garbage is not success" in text) == (how.get("neither_after", 0) > 0.07)
+    state = page.all("p", class_="state")[0][1]
+    assert state.startswith("Passes") != bool(expected)
+
+
+def test_a_style_says_its_floor(tmp_path):
+    text, _ = page_of(tmp_path, kind="style", floor=0.12, rate_after=0.16)
+    assert "the style “noto” appears in 16\u202f%" in text and "without the style words: 12\u202f%" in text
+
+
+def test_parts_that_a_study_may_lack_are_left_out(tmp_path):
+    text, page = page_of(tmp_path, bare=True)
+    assert "nobody attacked it" in text and "None" not in re.sub(r"data:image/[^\"]*", "", text)
+    assert not page.all("button", class_="sheet")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "named"),
+    [
+        ("evaluate/metrics.json", lambda b: b[: len(b) // 2], "metrics.json"),
+        ("evaluate/metrics.json", lambda b: b.replace(b'"value": 0.02', b'"value": NaN', 1), "concept_rate.explicit.after"),
+        ("evaluate/metrics.json", lambda b: b.replace(b'"explicit"', b'"else"', 1), "concept_rate.explicit.after"),
+        ("evaluate/verdicts.jsonl", lambda b: b[:-20], "line"),
+        ("evaluate/verdicts.jsonl", lambda b: b.replace(b'"file": "before/', b'"file": "../../', 1), "line 1"),
+        ("evaluate/before/explicit0000.png", lambda b: b[:60], "explicit0000.png"),
+        ("erase/log.jsonl", lambda b: b.replace(b'"loss": ', b'"loss": "x', 1), "log.jsonl"),
+        ("invert/losses.json", lambda b: b"[1, 2]", "losses.json"),
+        ("reward/calibration.json", lambda b: b.replace(b'"predicted"', b'"foretold"', 1), "calibration.json: binary.bins.0.predicted"),
+        ("label/manifest.json", lambda b: b"{}", "manifest.json"),
+    ],
+)
+def test_damage_is_named_in_one_line(tmp_path, file, damage, named):
+    study, evaluated = fake_study.build(tmp_path / "study", pairs=2)
+    path = study.path(*file.split("/"))
+    path.write_bytes(damage(path.read_bytes()))
+    from hfi.report.report import render
+
+    with pytest.raises(HFIError) as caught:
+        render(study, evaluated.folder, lambda: 1.0)
+    assert named in str(caught.value) and "\n" not in str(caught.value) and caught.value.remedy
+
+
+def test_a_page_of_large_pictures_stays_small(tmp_path, good):
+    assert len(good[1]) < 1_000_000
+    text, _ = page_of(tmp_path, side=512, pairs=12)
+    assert len(text) < 6_000_000
+
+
+def test_a_finished_report_is_kept_and_a_lost_one_written_again(tmp_path):
+    study, evaluated = fake_study.build(tmp_path / "study", pairs=2)
+    page = report(evaluated, study)
+    page.write_text("kept")
+    assert report(evaluated, study).read_text() == "kept"
+    page.unlink()
+    assert "<!doctype html>" in report(evaluated, study).read_text()
+    study.path("metrics.json").unlink()
+    report(evaluated, study)
+    assert "report" in json.loads(study.path("metrics.json").read_text())["seconds"]
+
+
+def test_before_after_strip(tmp_path, good):
+    study = good[0]
+    clear, soft = (
+        before_after_picture(study, tmp_path / "a.png", pairs=6),
+        before_after_picture(study, tmp_path / "b.png", pairs=6, blur=True),
+    )
+    with Image.open(clear) as one, Image.open(soft) as two:
+        assert one.size == two.size and one.width > 6 * 128 and one.tobytes() != two.tobytes()
+    again = before_after_picture(study, tmp_path / "c.png", pairs=6)
+    assert again.read_bytes() == clear.read_bytes()
