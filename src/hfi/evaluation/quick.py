@@ -34,8 +34,8 @@ def quick_scores(
     n: int = 60,
     *,
     seed: int = 0,
-    steps: int = 15,
-    guidance_scale: float = 7.5,
+    steps: int | None = None,
+    guidance_scale: float | None = None,
     batch_size: int = 64,
     original: dict[str, Verdict] | None = None,
 ) -> dict:
@@ -47,13 +47,14 @@ def quick_scores(
         vocabulary: loaded from the concept when left out.
         judge: a judge or its name. The scoring judge must not choose settings: it is for `hfi evaluate` only.
         n: pictures per set (explicit, implicit, variations, other), one seed per prompt.
+        steps, guidance_scale: of sampling; left out, those of the study's `evaluate` settings, or the library's defaults.
         original: a dict that keeps the verdicts on the original model's pictures between calls with one model and judge.
 
     Returns {"concept_rate", "concept_rate_before", "retention", "retention_styles", "neither", "neither_before", "by_set",
     "n"}: `concept_rate` over all three concept sets, `neither` likewise, `retention` of other objects; None where a set is
     empty or nothing was right before.
     """
-    concept = _concept(study_or_concept)
+    concept, config = _settings(study_or_concept)
     vocabulary = vocabulary or load_vocabulary(concept.vocabulary)
     judge = load_judge(judge, vocabulary, str(model.device)) if isinstance(judge, str) else judge
     check_judge(judge, concept, vocabulary)
@@ -64,6 +65,7 @@ def quick_scores(
         "variations": prompt_sets.variations(concept, vocabulary, n, own),
         "other": prompt_sets.other(concept, vocabulary, n, own),
     }
+    steps, guidance_scale = steps or config.steps, config.guidance_scale if guidance_scale is None else guidance_scale
     config = Evaluate(steps=steps, guidance_scale=guidance_scale)
     rows = [(name, probe, drawings(probe, own, 1, model.hash, config)[0]) for name, part in probes.items() for probe in part]
     pictures = distinct(picture for *_, picture in rows)
@@ -112,7 +114,9 @@ def _mean(values: list[bool]) -> float | None:
     return round(float(np.mean(values)), 4) if values else None
 
 
-def _concept(source) -> Concept:
+def _settings(source) -> tuple[Concept, Evaluate]:
+    """The concept and the sampling settings of a Concept, a StudyConfig or a Workspace."""
     if isinstance(source, Concept):
-        return source
-    return source.concept if hasattr(source, "concept") else source.config.concept
+        return source, Evaluate()
+    config = source if hasattr(source, "concept") else source.config
+    return config.concept, getattr(config, "evaluate", Evaluate())
