@@ -63,4 +63,5 @@ def ranking_agreement(rankings: Iterable[tuple[str, ...]]) -> float | None:
     for order in rankings:
         for first, second in itertools.combinations(order, 2):
             pairs[min(first, second), max(first, second)][first > second] += 1
-    return krippendorff_alpha(numpy.array([[seen[False], seen[True]] for seen in pairs.values()]).reshape(-1, 2))
+    counts = numpy.array([[seen[False], seen[True]] for seen in pairs.values()]).reshape(-1, 2)
+    return krippendorff_alpha(numpy.concatenate([counts, counts[:, ::-1]]))  # mirrored, for which of two ids is named first is arbitrary

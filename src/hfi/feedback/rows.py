@@ -142,7 +142,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, object]]:
                 continue
             if len(cells) != len(header):
                 raise bad_row(path, reader.line_num, "row", f"has {len(cells)} cells, the header has {len(header)}", "mend the row")
-            yield reader.line_num, _from_cells(dict(zip(header, map(_restored, cells), strict=True)), path, reader.line_num)
+            yield reader.line_num, _from_cells(dict(zip(header, map(restored, cells), strict=True)), path, reader.line_num)
     except csv.Error as error:
         raise bad_row(path, reader.line_num, "row", f"not CSV ({error})", "save it as plain CSV with commas") from None
 
@@ -163,13 +163,13 @@ def _from_cells(row: dict, path: Path, line: int) -> dict:
 
 
 def neutralised(cell: object) -> object:
-    """A cell that no spreadsheet takes for a formula; `_restored` gives the original back."""
+    """A cell that no spreadsheet takes for a formula; `restored` gives the original back."""
     if isinstance(cell, str) and cell.startswith((*FORMULA, "'")):
         return "'" + cell
     return cell
 
 
-def _restored(cell: str) -> str:
+def restored(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith((*FORMULA, "'")) else cell
 
 

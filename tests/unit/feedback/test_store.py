@@ -1,0 +1,110 @@
+"""The store's file: foreign, damaged, newer and read-only ones are told apart; whole judgements only."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from hfi.errors import HFIError
+from hfi.feedback.judgements import Judgement
+from hfi.feedback.store import Store
+from hfi.feedback.tables import SCHEMA_VERSION
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "feedback.sqlite") as store:
+        store.add_images([(f"im{i}", f"{i}.png") for i in range(6)])
+        yield store
+
+
+def test_a_file_that_is_no_store_is_left_as_it_is(tmp_path):
+    (tmp_path / "text.sqlite").write_text("not a database " * 500)
+    with sqlite3.connect(tmp_path / "foreign.sqlite") as raw:
+        raw.execute("CREATE TABLE mine (x)")
+    raw.close()
+    for name, words in [("text.sqlite", "not a whole feedback store"), ("foreign.sqlite", "not a feedback store")]:
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(HFIError, match=rf"{name}: .*{words}") as caught:
+            Store(tmp_path / name)
+        assert "\n" not in str(caught.value) and (tmp_path / name).read_bytes() == before
+
+
+def test_a_store_of_another_layout_is_refused(store):
+    with sqlite3.connect(store.path) as raw:
+        raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(HFIError, match="another version of hfi"):
+        Store(store.path)
+
+
+def test_a_cut_store_is_named(store):
+    store.record_many(Judgement((f"im{i}",), f"a{k}", value="present") for i in range(6) for k in range(200))
+    store.close()
+    with sqlite3.connect(store.path) as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    raw.close()
+    data = store.path.read_bytes()
+    store.path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(HFIError, match="not a whole feedback store"), Store(store.path) as cut:
+        list(cut.judgements())
+        cut.record(Judgement(("im0",), "b", value="present"))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Judgement(("im0",), "", value="present"),
+        Judgement(("im0",), "a" * 65, value="present"),
+        Judgement(("im0",), "two\nlines", value="present"),
+        Judgement(("im0",), "ann", value="ranked"),
+        Judgement(("im0",), "ann", "ghost", "present"),
+        Judgement(("im0",), "ann", value="present", seconds=float("nan")),
+        Judgement((), "ann", value="present"),
+        Judgement(("im0", "im0"), "ann", ranking=("im0", "im0")),
+        Judgement(("im0", "im1"), "ann", ranking=("im0",)),
+        Judgement(tuple(f"im{i}" for i in range(10)), "ann", ranking=tuple(f"im{i}" for i in range(10))),
+        Judgement(("elsewhere",), "ann", value="present"),
+    ],
+)
+def test_a_judgement_that_is_not_whole_is_refused_with_its_whole_batch(store, bad):
+    with pytest.raises(HFIError, match="judgement"):
+        store.record_many([Judgement(("im1",), "ann", value="present"), bad])
+    assert store.last() == 0
+
+
+def test_a_pseudonym_belongs_to_one_kind(store):
+    store.record(Judgement(("im0",), "ann", "human", "present"))
+    with pytest.raises(HFIError, match="'ann' is known as human, not simulated"):
+        store.record(Judgement(("im0",), "ann", "simulated", "present"))
+
+
+def test_guidelines_are_versioned(store):
+    assert [store.add_guideline(words) for words in ("first", "first", "second", "first")] == [1, 1, 2, 3]
+    store.record(Judgement(("im0",), "ann", value="present"))
+    assert next(store.judgements()).guideline == 3
+
+
+def test_assignments_stay_open_until_they_are_judged(store):
+    store.add_annotator("ann")
+    store.assign("ann", [("im0",), ("im1",), ("im3", "im2")])
+    store.assign("ann", [("im0",)])
+    assert store.open_assignments("ann") == [("im0",), ("im1",), ("im3", "im2")]
+    store.record(Judgement(("im0",), "ann", value="skip"))
+    store.record(Judgement(("im2", "im3"), "ann", ranking=("im2",), excluded=("im3",)))
+    assert store.open_assignments("ann") == [("im1",)]
+    with pytest.raises(HFIError, match="no such annotator"):
+        store.assign("bob", [("im0",)])
+
+
+def test_counts_leave_superseded_judgements_out(store):
+    for value in ("present", "absent", "skip"):
+        store.record(Judgement(("im0",), "ann", value=value))
+    store.record(Judgement(("im1", "im2"), "sim", "simulated", ranking=("im1", "im2")))
+    assert store.counts() == {"judgements": 2, "judged": 2, "images": 6, "annotators": {"human": 1, "simulated": 1}}
+    assert store.counts(["human"])["judged"] == 0
+
+
+def test_an_image_id_must_be_safe_to_name(store):
+    with pytest.raises(HFIError, match="cannot be an image id"):
+        store.add_images([("two words", "x.png")])
