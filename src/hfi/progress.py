@@ -12,8 +12,18 @@ console = Console(stderr=True)
 T = TypeVar("T")
 
 
+class _Plain(Progress):
+    """Where nobody watches (a pipe, a log): one line when a task begins, nothing that moves."""
+
+    def add_task(self, description: str, *args, total: float | None = None, **fields):
+        console.print(f"{description} ({total})" if total else description, style=None, highlight=False, soft_wrap=True)
+        return super().add_task(description, *args, total=total, **fields)
+
+
 def bar() -> Progress:
     """A rich progress display in the project's one look; use it as a context manager."""
+    if not console.is_terminal:
+        return _Plain(console=console, disable=True)
     return Progress(
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -23,7 +33,6 @@ def bar() -> Progress:
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[note]}"),
         console=console,
-        transient=not console.is_terminal,
     )
 
 

@@ -5,4 +5,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from driver import copy_of, hfi, loop, quick, recipe  # noqa: E402, F401
+from driver import copy_of, fork, hfi, loop, quick, recipe  # noqa: E402, F401

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,14 @@ def environment() -> dict[str, str]:
 def hfi(tmp_path) -> Callable[..., Done]:
     """Run `hfi` in the test's own folder."""
     return lambda *arguments, **options: run_hfi(*arguments, cwd=options.pop("cwd", tmp_path), **options)
+
+
+@pytest.fixture
+def fork(tmp_path) -> Callable[..., Done]:
+    """Run `hfi` forked, in the test's own folder."""
+    import hfi.evaluation.evaluate  # noqa: F401 - so that every fork has it
+
+    return lambda *arguments, **options: fork_hfi(*arguments, cwd=options.pop("cwd", tmp_path), **options)
 
 
 @pytest.fixture
@@ -148,6 +157,30 @@ def same_outputs(one: Path, other: Path) -> None:
     a, b = outputs(one), outputs(other)
     assert sorted(a) == sorted(b)
     assert not [name for name in a if a[name] != b[name]]
+
+
+def fork_hfi(*arguments: object, cwd: Path, before: Callable[[], object] = lambda: None) -> Done:
+    """`hfi ARGUMENTS` in a process of its own, forked from this one: its libraries are loaded already, so it starts at once."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            code = 99
+            with contextlib.suppress(BaseException):
+                from hfi.cli.app import call
+
+                os.chdir(cwd)
+                sys.stdout = open(os.dup(out.fileno()), "w", encoding="utf-8")  # noqa: SIM115 - pytest holds the old ones
+                sys.stderr = open(os.dup(err.fileno()), "w", encoding="utf-8")  # noqa: SIM115
+                before()
+                code = call([str(argument) for argument in arguments])
+                sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read().decode())
+    return Done(os.waitstatus_to_exitcode(status), *texts)
 
 
 def forked(arguments: list[object], stage: str, nth: int, sign: int, after: bool = False) -> tuple[int, int]:

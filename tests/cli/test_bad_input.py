@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from driver import environment, outputs, run_hfi, same_outputs
+from driver import environment, outputs, same_outputs
 
 
 def edit(study: Path, section: str, **values: object) -> None:
@@ -213,11 +213,11 @@ def test_a_full_disk_stops_cleanly_and_the_same_command_continues(loop, copy_of,
     same_outputs(loop["study"], study)
 
 
-def test_a_limit_on_file_sizes(copy_of, tmp_path):
+def test_a_limit_on_file_sizes(copy_of, fork):
     """The same for real: the system stops a file at 6 KiB."""
     study = copy_of("label")
     shutil.rmtree(study / "generate")
-    done = run_hfi("generate", study, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6 << 10, 6 << 10)))
+    done = fork("generate", study, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6 << 10, 6 << 10)))
     assert done.code == 2 and "may not grow" in done.error and str(study) in done.error
 
 

@@ -24,8 +24,6 @@ assert "hfi" not in sys.modules
 pixels = numpy.asarray(picture)
 print(pixels.shape, float(pixels.std()))
 """
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
@@ -61,8 +59,9 @@ def ask(fresh: Path, *command: object) -> str:
 
 def test_the_wheel_holds_what_it_needs_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for part in ("hfi/emoji/model/model_index.json", "hfi/emoji/model/unet/", "hfi/emoji/clip/", "hfi/emoji/judges/", "hfi/emoji/catalogue.json",
-                 "hfi/emoji/ATTRIBUTION.md", "hfi/emoji/MODEL_CARD.md", "hfi/report/page.html", "licenses/LICENSE"):
+    for part in ("hfi/emoji/model/model_index.json", "hfi/emoji/model/unet/", "hfi/emoji/clip/", "hfi/emoji/judges/",
+                 "hfi/emoji/catalogue.json", "hfi/emoji/ATTRIBUTION.md", "hfi/emoji/MODEL_CARD.md",
+                 "hfi/report/page.html", "licenses/LICENSE"):
         assert any(part in name for name in names), part
     assert all(name.startswith("hfi") for name in names)
     assert not [name for name in names if name.endswith((".pt", ".bin", ".pkl", ".ckpt", ".pyc"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -35,6 +36,9 @@ def _root() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run one command line; returns its exit code. Every failure is one line on stderr."""
+    if "--debug" not in arguments:  # the libraries' notes on optional packages; ours are errors of one line
+        for library in ("TRANSFORMERS", "DIFFUSERS"):
+            os.environ.setdefault(f"{library}_VERBOSITY", "error")
     try:
         code = typer.main.get_command(app).main(args=arguments or ["--help"], prog_name="hfi", standalone_mode=False)
         sys.stdout.flush()

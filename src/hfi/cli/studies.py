@@ -87,7 +87,9 @@ def facts_line(manifest: dict) -> str:
     facts = manifest.get("facts", {})
     words = []
     for name, value in facts.items():
-        if name == "simulated" or isinstance(value, (dict, list)) or name.endswith(("hash", "version")):
+        if name == "simulated" or value is None or isinstance(value, (dict, list)) or name.endswith(("hash", "version", "sha256")):
+            continue
+        if isinstance(value, str) and len(value) > 60:
             continue
         words.append(f"{name.replace('_', ' ')} {value:.3g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}")
     return ", ".join((["simulated"] if facts.get("simulated") else []) + words[:6])

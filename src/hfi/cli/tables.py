@@ -67,14 +67,17 @@ def show_results(study: Workspace, ran: tuple[str, ...], wall_seconds: float) ->
     """
     path = next((path for path in (study.path("metrics.json"), study.path("evaluate", "metrics.json")) if path.exists()), None)
     metrics = read_json(path) if path else {}
-    annotators = " (simulated annotators)" if metrics.get("simulated") else ""
-    rates = _table(f"\n{study.config.concept.name}{annotators}: shares with 95 % intervals", "", "before", "after", "pictures",
+    simulated = metrics.get("annotators_simulated", study.config.label.source == "simulated")
+    rates = _table(f"\n{study.config.concept.name}: shares with 95 % intervals, counted by a judge network; judgements by "
+                   f"{'SIMULATED annotators, no person has judged' if simulated else 'people'}", "", "before", "after", "pictures",
                    right=("pictures",))
     for name, entry in metrics.get("concept_rate", {}).items():
+        if not entry:  # a set that this study does not have, e.g. no re-inversion
+            continue
         before, after = entry.get("before"), entry.get("after")
         worst = f", worst token {entry['worst']:.2f}" if isinstance(entry.get("worst"), (int, float)) else ""
         rates.add_row(f"concept rate, {name.replace('_', ' ')}", _share(before), _share(after) + worst, _n(after))
-    neither = metrics.get("neither", {})
+    neither = metrics.get("neither_intervals") or metrics.get("neither", {})
     rates.add_row("neither", _share(neither.get("before")), _share(neither.get("after")), _n(neither.get("after")))
     if metrics.get("floor") is not None:
         rates.add_row("floor (style words dropped)", _share(metrics["floor"]), "", _n(metrics["floor"]))

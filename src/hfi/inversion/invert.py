@@ -39,12 +39,20 @@ class Inverted:
     def load(cls, study: Workspace) -> Inverted:
         """Read a finished stage; raises HFIError when it is damaged."""
         folder = study.path("invert")
+        width = (study.manifest("invert") or {}).get("facts", {}).get("width")
         rows = {}
         for item in read_json(folder / "tokens.json"):
             tensors = read_tensors(folder / item["file"])
             if item["token"] not in tensors:
                 raise HFIError(f"does not hold {item['token']}", file=folder / item["file"], remedy="run 'hfi invert' again")
             rows[item["token"]] = tensors[item["token"]]
+            if width is not None and rows[item["token"]].shape[-1] != width:
+                raise HFIError(
+                    f"has width {rows[item['token']].shape[-1]}, the model's text encoder has {width}",
+                    file=folder / item["file"],
+                    field=item["token"],
+                    remedy="run 'hfi invert' again, or put back the file that was inverted on this model",
+                )
         return cls(folder, rows)
 
 
