@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 
 from hfi.errors import HFIError, disk_errors
 from hfi.feedback.judgements import Judgement, now
-from hfi.feedback.rows import FIELDS, bad_row, file_kind, from_row, neutralised, read_rows, to_row
+from hfi.feedback.rows import FIELDS, bad_row, count_lines, file_kind, from_row, neutralised, read_rows, to_row
 from hfi.feedback.store import Store, annotator_ids, latest_guideline
 from hfi.feedback.tables import RANKED
 from hfi.progress import bar
@@ -121,7 +121,7 @@ def _stage(raw, rows: Iterator[tuple[int, object]], images: set[str], path: Path
     """Check rows and lay them into the temporary table, batch by batch; returns how many."""
     read, batch = 0, []
     with bar() as progress:
-        task = progress.add_task(f"Reading {path.name}", total=None, note="")
+        task = progress.add_task(f"Reading {path.name}", total=count_lines(path), note="")
         for line, row in rows:
             try:
                 judgement = from_row(row, annotator)
@@ -158,7 +158,7 @@ def _stage(raw, rows: Iterator[tuple[int, object]], images: set[str], path: Path
             if len(batch) == BATCH:
                 _insert(raw, batch)
                 read, batch = read + BATCH, []
-                progress.update(task, completed=read)
+                progress.update(task, completed=line)
         _insert(raw, batch)
     if not read and not batch:
         raise HFIError("holds no judgement", file=path, remedy="give one row per judgement; see docs/formats.md")

@@ -89,6 +89,15 @@ def read_rows(path: Path) -> Iterator[tuple[int, object]]:
     return (_csv_rows if kind == "csv" else _jsonl_rows)(path)
 
 
+def count_lines(path: Path) -> int:
+    """Lines of a file, for a progress bar."""
+    try:
+        with path.open("rb") as stream:
+            return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+    except OSError:
+        return 0
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Decoded lines; a line that is too long or not UTF-8 is named before more of it is read."""
     try:
@@ -110,11 +119,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, object]]:
+    decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_twins)
     for number, line in _lines(path):
         if not line.strip():
             continue
         try:
-            yield number, json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_twins)
+            yield number, decoder.decode(line)
         except json.JSONDecodeError as error:
             raise bad_row(path, number, "row", f"not JSON ({error.msg}, column {error.colno})", "write one JSON object per line") from None
         except (ValueError, RecursionError) as error:

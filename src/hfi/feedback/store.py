@@ -79,7 +79,7 @@ class Store:
         except DBAPIError as error:
             problem, remedy = str(error.orig), ""
             if "locked" in problem:
-                problem, remedy = f"busy for over {BUSY_SECONDS} s", "another process is writing to it; try again when that is done"
+                problem, remedy = f"busy for over {BUSY_SECONDS:g} s", "another process is writing to it; try again when that is done"
             elif "full" in problem:
                 problem, remedy = "the disk is full", "free some space and run the same command again; recorded judgements are safe"
             elif "readonly" in problem or "unable to open" in problem:
@@ -316,7 +316,7 @@ def _judgement(row) -> Judgement:
 def _prepare(connection: sqlite3.Connection, _) -> None:
     """Settings of every connection; the transaction is ours to begin (BEGIN IMMEDIATE), not the driver's."""
     connection.isolation_level = None
-    for pragma in (f"busy_timeout = {BUSY_SECONDS * 1000}", "foreign_keys = ON", "recursive_triggers = ON", "synchronous = FULL"):
+    for pragma in (f"busy_timeout = {int(BUSY_SECONDS * 1000)}", "foreign_keys = ON", "recursive_triggers = ON", "synchronous = FULL"):
         connection.execute(f"PRAGMA {pragma}")
     # a foreign file is told apart before anything is written to it
     if connection.execute("PRAGMA application_id").fetchone()[0] == tables.APPLICATION_ID or not _has_tables(connection):

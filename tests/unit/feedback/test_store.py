@@ -5,8 +5,10 @@ from __future__ import annotations
 import sqlite3
 
 import pytest
+from sqlalchemy import event
 
 from hfi.errors import HFIError
+from hfi.feedback import store as store_module
 from hfi.feedback.judgements import Judgement
 from hfi.feedback.store import Store
 from hfi.feedback.tables import SCHEMA_VERSION
@@ -108,3 +110,29 @@ def test_counts_leave_superseded_judgements_out(store):
 def test_an_image_id_must_be_safe_to_name(store):
     with pytest.raises(HFIError, match="cannot be an image id"):
         store.add_images([("two words", "x.png")])
+
+
+def test_a_full_disk_loses_nothing_that_was_recorded(store):
+    store.record(Judgement(("im0",), "ann", value="present"))
+    store.close()
+
+    def nearly_full(connection, _):
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")  # SQLite then answers as on a full disk
+
+    event.listen(store.engine, "connect", nearly_full)
+    with pytest.raises(HFIError, match="the disk is full.*free some space"):
+        store.record_many(Judgement((f"im{i}",), f"a{k}", value="present") for i in range(6) for k in range(500))
+    assert [j.annotator for j in store.judgements()] == ["ann"]
+
+
+def test_a_store_that_another_process_holds_is_named(store, monkeypatch):
+    monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.1)
+    with Store(store.path) as impatient:
+        other = sqlite3.connect(store.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(HFIError, match=r"busy for over 0\.1 s.*another process"):
+            impatient.record(Judgement(("im0",), "ann", value="present"))
+        other.execute("ROLLBACK")
+        other.close()
+        impatient.record(Judgement(("im0",), "ann", value="present"))
