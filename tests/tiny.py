@@ -161,6 +161,7 @@ def study_settings(root: Path) -> dict:
             "judge": f"clip:{clip}",
             "prompts_per_set": 4,
             "retention_prompts": 4,
+            "token_pictures": 4,
             "seeds_per_prompt": 1,
             "steps": 2,
             "reinversions": 1,

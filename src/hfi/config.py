@@ -158,6 +158,7 @@ class Evaluate(Section):
     steps: Positive = Field(25, description="DDIM steps")
     guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance s_g")
     batch_size: Positive = Field(8, description="pictures drawn together; changes speed only")
+    token_pictures: Positive = Field(150, description="pictures under the soft tokens, and as many under re-inverted ones together")
     reinversions: int = Field(3, ge=0, description="fresh tokens learned against the erased model; 0: not attacked")
     reinversion_steps: Positive = Field(1000, description="steps of each of those")
     bootstrap: Positive = Field(2000, description="resamples for 95 % intervals")

@@ -86,7 +86,7 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
                 draw("after", "base", pictures.in_sets(AFTER_SETS), tokens.tokens, progress, "Drawing after")
                 attacked = comeback.attack_pictures(images, reward)
                 again = comeback.learn_tokens(model, images, attacked, study, run, progress)
-                count = _probes(config.prompts_per_set, config)
+                count = _probes(config.token_pictures, config)
                 pictures.sets["reinversion"] = prompt_sets.tokens(list(again), concept, vocabulary, count, seed)
                 draw("reinversion", "base", pictures.in_sets(["reinversion"]), again, progress, "Drawing what came back")
         metrics = measure(pictures, study, vocabulary)
@@ -137,7 +137,7 @@ def base_sets(study: Workspace, vocabulary, images: Generated, tokens: Inverted)
         "explicit": named,
         "implicit": prompt_sets.implicit(concept, vocabulary, rates, seed, taken),
         "variations": prompt_sets.variations(concept, vocabulary, rates, seed, taken),
-        "tokens": prompt_sets.tokens(list(tokens.tokens), concept, vocabulary, rates, seed),
+        "tokens": prompt_sets.tokens(list(tokens.tokens), concept, vocabulary, _probes(config.token_pictures, config), seed),
         "other": others,
     }
     if concept.kind == "style":
