@@ -1,0 +1,63 @@
+"""The whole training in one resumable command: `make emoji-model`, or
+
+    python -m training.emoji [--device cuda] [--scale 1.0]
+
+Each stage runs as a process of its own and is skipped if its result is there; a stage that was
+stopped goes on from its last checkpoint (at most four minutes lost). On two CPU cores the
+stages share them as two processes of one thread each. Logs and grids: training/emoji/runs/.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+
+from . import data
+
+#: stage -> (module, minutes on two CPU cores, its result under runs/, may it run as two processes)
+STAGES = {
+    "data": ("data", None, "data/pictures.npy", False),
+    "clip": ("train_clip", 10, "clip/model/model.safetensors", False),
+    "vae": ("train_vae", 20, "vae/model/diffusion_pytorch_model.safetensors", True),
+    "decoder": ("train_vae", 8, "decoder/done", True),
+    "unet": ("train_unet", 60, "unet/model/diffusion_pytorch_model.safetensors", True),
+    "annotator": ("train_judges", 8, "judge-annotator/model.safetensors", False),
+    "scorer": ("train_judges", 8, "judge-scorer/model.safetensors", False),
+    "folds": ("train_judges", 1.5, "judges-folds.json", False),
+}
+
+
+def command(stage: str, device: str, scale: float) -> list[str]:
+    """What to run for one stage."""
+    module, minutes, _, parallel = STAGES[stage]
+    two = parallel and device == "cpu" and (os.cpu_count() or 1) >= 2
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if two else [sys.executable]
+    line = [*start, "-m", f"training.emoji.{module}"]
+    if minutes is not None:
+        line += ["--device", device, "--minutes", str(minutes * scale)] + (["--threads", "1"] if two else [])
+    if stage in ("annotator", "scorer"):
+        line += ["--name", stage]
+    if stage == "decoder":
+        line += ["--decoder-only"]
+    if stage == "folds":
+        line += ["--folds", "3"]
+    return line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on every stage's minutes (a GPU needs about 0.1)")
+    args = parser.parse_args()
+    for stage, (_, _, result, _) in STAGES.items():
+        if (data.RUNS / result).exists():
+            print(f"{stage}: there already")
+            continue
+        print(f"{stage}: {' '.join(command(stage, args.device, args.scale)[1:])}", flush=True)
+        subprocess.run(command(stage, args.device, args.scale), check=True)
+    for module in ("pack", "card"):
+        subprocess.run([sys.executable, "-m", f"training.emoji.{module}"], check=True)
+
+
+if __name__ == "__main__":
+    main()
