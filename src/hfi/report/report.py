@@ -186,7 +186,7 @@ def _charts(numbers: Numbers) -> dict:
     worst = numbers.worst_groups or tuple(name for name, _ in ordered[:5])
     return {
         "rate_chart": rate_chart(rows),
-        "kept_chart": rate_chart(kept, top=1.0 if highest <= 1.0 else 1.2),
+        "kept_chart": rate_chart(kept, top=1.0 if highest <= 1.0 else 1.2) if kept else "",
         "quality": quality,
         "groups": [
             {"name": name, "value": percent(rate.value), "interval": interval(rate), "worst": name in worst} for name, rate in ordered

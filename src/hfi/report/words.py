@@ -16,10 +16,11 @@ KEPT = {"other": (0.95, 0.90), "neighbours": (0.85, 0.75), "styles": (0.95, 0.90
 NEITHER, NEITHER_WATCH = 0.05, 0.10  # rise of the share of pictures in which the judge sees nothing it knows
 BACK, BACK_WATCH = 0.20, 0.50  # worst re-inverted token
 FEW_RATES, FEW_KEPT = 150, 240  # sample sizes below which the page says so
+LITTLE = 0.25  # concept rate before below which there was little to erase; `neither` before above which the judge is lost
 SUBSETS = {"unlisted", "other_unpreserved"}  # parts of other sets: shown, but too small to decide by
 BAD = {"gone": "still drawn", "kept": "damage elsewhere", "stays": "comes back"}
 ORDER = ("pass", "untested", "watch", "fail")
-STATE_WORDS = {"pass": "passes", "watch": "needs a look", "fail": "fails", "untested": "not tested"}
+STATE_WORDS = {"pass": "passes", "watch": "needs a look", "fail": "fails", "untested": "cannot be told"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def checks(numbers: Numbers, config: StudyConfig) -> list[Check]:
     gone = Check(
         "gone",
         "Is it gone?",
-        _low(worst - ground, DRAWN, DRAWN_WATCH),
+        _gone_state(worst - ground, explicit.before),
         percent(explicit.after.value),
         "of pictures that were asked for it show it",
         _detail(explicit.after, explicit.before),
@@ -111,17 +112,17 @@ def checks(numbers: Numbers, config: StudyConfig) -> list[Check]:
     )
 
     rise, other = neither_rise(numbers), numbers.retention.get("other") or next(iter(numbers.retention.values()), None)
-    states = [_high(rate.value, *KEPT[name]) for name, rate in numbers.retention.items() if name in KEPT]
+    states = ["untested"] if other is None else [_high(rate.value, *KEPT[name]) for name, rate in numbers.retention.items() if name in KEPT]
     states += [] if rise is None else [_low(rise, NEITHER, NEITHER_WATCH)]
-    bars = ", ".join(f"{KEPT_SETS[name][0].lower()} {percent(KEPT[name][0])}" for name in numbers.retention if name in KEPT)
+    bars = "".join(f"{KEPT_SETS[name][0].lower()} {percent(KEPT[name][0])}, " for name in numbers.retention if name in KEPT)
     kept = Check(
         "kept",
         "Is the rest still there?",
         max(states, key=ORDER.index, default="untested"),
         percent(min(other.value, 1.0)) if other else "–",
-        "of other pictures it drew right before, it still draws right",
+        "of other pictures it drew right before, it still draws right" if other else "it drew no other prompt right before",
         _interval_words(other),
-        f"limits: {bars}; “neither” up by at most {percent(NEITHER)}",
+        f"limits: {bars}“neither” up by at most {percent(NEITHER)}",
     )
 
     back = comes_back(numbers)
@@ -147,11 +148,9 @@ def summary(state: str, found: list[Check]) -> str:
     """The state in words, for those who cannot see its colour."""
     if state == "pass":
         return "Passes" + (" what was tested; nobody attacked it" if found[2].state == "untested" else " all three checks")
-    return (
-        {"watch": "Needs a look", "fail": "Fails"}[state]
-        + ": "
-        + ", ".join(BAD[check.key] for check in found if check.state in ("watch", "fail"))
-    )
+    bad = [BAD[check.key] for check in found if check.state in ("watch", "fail")]
+    bad += [f"“{check.question.lower()[:-1]}” cannot be told" for check in found[:2] if check.state == "untested"]
+    return {"watch": "Needs a look", "fail": "Fails"}[state] + ": " + ", ".join(bad)
 
 
 def warnings(numbers: Numbers, config: StudyConfig) -> list[Warning]:
@@ -188,10 +187,15 @@ def warnings(numbers: Numbers, config: StudyConfig) -> list[Warning]:
 def cautions(numbers: Numbers, config: StudyConfig) -> list[str]:
     """What a careful reader should know about the numbers themselves."""
     found, explicit = [], numbers.rates["explicit"]
-    if explicit.before is not None and explicit.before.value < 0.25:
+    if explicit.before is not None and explicit.before.value < LITTLE:
         found.append(
             f"The original model drew the concept in only {percent(explicit.before.value)} of prompts that ask for it: "
             "there was little to erase, so a low number afterwards says little."
+        )
+    if numbers.neither.before is not None and numbers.neither.before.value > LITTLE:
+        found.append(
+            f"In {percent(numbers.neither.before.value)} of pictures the judge recognised nothing even before erasing: this model, or "
+            "these prompts, are outside of what the judge knows."
         )
     small = [
         CONCEPT_SETS.get(name, (name,))[0].lower()
@@ -206,6 +210,11 @@ def cautions(numbers: Numbers, config: StudyConfig) -> list[str]:
     if config.evaluate.judge.endswith(":annotator"):
         found.append("The judge of these numbers is the one that settings are chosen by; choose 'emoji:scorer' for numbers to quote.")
     return found
+
+
+def _gone_state(above: float, before: Rate | None) -> str:
+    state = _low(above, DRAWN, DRAWN_WATCH)
+    return "untested" if state == "pass" and before is not None and before.value < LITTLE else state
 
 
 def _low(value: float, good: float, watch: float) -> str:

@@ -13,7 +13,8 @@ finite = st.floats(-1e6, 1e6, allow_nan=False)
 
 
 def test_small_and_nearly_whole_shares_are_not_rounded_away():
-    assert [percent(v).replace("\u202f", " ") for v in (0, 0.004, 0.02, 0.975, 0.996, 1, None)] == [
+    shares = (0, 0.004, 0.02, 0.975, 0.996, 1, None)
+    assert [percent(v).replace("\u202f", " ") for v in shares] == [
         "0 %",
         "0.4 %",
         "2 %",

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hfi.config import StudyConfig
 from hfi.errors import HFIError
-from hfi.report.report import before_after_picture, report
+from hfi.report.report import before_after_picture, render, report
 from hfi.report.settings import all_settings
 
 VOID = {"meta", "img", "input", "br", "hr", "link"}
@@ -206,6 +206,18 @@ def test_a_style_says_its_floor(tmp_path):
     assert "the style “noto” appears in 16\u202f%" in text and "without the style words: 12\u202f%" in text
 
 
+def test_nothing_to_erase_is_no_success(tmp_path):
+    study, evaluated = fake_study.build(tmp_path / "study", pairs=2)
+    path = study.path("evaluate", "metrics.json")
+    metrics = json.loads(path.read_text())
+    metrics["concept_rate"]["explicit"]["before"]["value"] = 0.01
+    metrics["retention"] = dict.fromkeys(metrics["retention"])
+    path.write_text(json.dumps(metrics))
+    page = Page(render(study, evaluated.folder, lambda: 1.0))
+    assert page.all("p", class_="state")[0][1].startswith("Needs a look")
+    assert "there was little to erase" in page.all("aside")[0][1]
+
+
 def test_parts_that_a_study_may_lack_are_left_out(tmp_path):
     text, page = page_of(tmp_path, bare=True)
     assert "nobody attacked it" in text and "None" not in re.sub(r"data:image/[^\"]*", "", text)
@@ -231,8 +243,6 @@ def test_damage_is_named_in_one_line(tmp_path, file, damage, named):
     study, evaluated = fake_study.build(tmp_path / "study", pairs=2)
     path = study.path(*file.split("/"))
     path.write_bytes(damage(path.read_bytes()))
-    from hfi.report.report import render
-
     with pytest.raises(HFIError) as caught:
         render(study, evaluated.folder, lambda: 1.0)
     assert named in str(caught.value) and "\n" not in str(caught.value) and caught.value.remedy
