@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+settings.register_profile("busy machines", deadline=None)  # a law does not depend on how fast it is checked
+settings.load_profile("busy machines")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,7 +43,6 @@ def tiny_model(tiny_root):
 def tiny_study(tiny_root, tmp_path):
     """A fresh study on the tiny pipeline."""
     import tiny
-
     from hfi.config import parse_config
     from hfi.workspace import Workspace
 
