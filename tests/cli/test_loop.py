@@ -103,6 +103,22 @@ def test_judgements_go_out_and_come_in_again(copy_of, quick, tmp_path):
     assert quick("label", study).code == 0
 
 
+def test_new_judgements_are_taken_up(copy_of, quick, tmp_path):
+    """A second person judges a finished study: what rests on judgements is stale, and `hfi run` brings it up to date."""
+    study = copy_of()
+    rows = [json.loads(line) for line in judge_by_hand(study, tmp_path / "first.jsonl").read_text().splitlines()]
+    (tmp_path / "second.jsonl").write_text("".join(json.dumps({**row, "annotator": "bob"}) + "\n" for row in rows))
+    from hfi.feedback.interchange import import_judgements
+    from hfi.workspace import Workspace
+
+    import_judgements(Workspace.open(study), tmp_path / "second.jsonl")
+    states = [row["state"] for row in json.loads(quick("status", study, "--json").out)["stages"]]
+    assert states == ["done"] + ["stale"] * 6
+    assert quick("run", study).code == 0
+    found = json.loads(quick("status", study, "--json").out)
+    assert [row["state"] for row in found["stages"]] == ["done"] * 7 and found["stages"][1]["facts"]["judgements"] == 48
+
+
 def test_two_studies_are_erased_together(copy_of, quick):
     first, second = copy_of("invert", "first"), copy_of("invert", "second")
     assert quick("erase", first, "--also", second).code == 0

@@ -6,10 +6,10 @@ import json
 import struct
 from pathlib import Path
 
-from hfi.cli.studies import check_settings, stage_state
+from hfi.cli.studies import check_settings, states
 from hfi.cli.tables import _number, _print, _table
 from hfi.diffusion.identity import model_folder
-from hfi.workspace import READS, STAGES, Workspace
+from hfi.workspace import STAGES, Workspace
 
 PNG_BYTES_PER_PIXEL = 2.0  # upper end of what drawn pictures take
 RATE_SETS, RETENTION_SETS = 4, 3  # explicit, implicit, variations, tokens; other, neighbours, styles or object
@@ -29,15 +29,9 @@ def show_plan(study: Workspace, stages: tuple[str, ...] = STAGES) -> None:
 
 
 def plan(study: Workspace, stages: tuple[str, ...] = STAGES) -> list[dict]:
-    """One row a stage: {"stage", "state", "work", "mib"}; a stage after one that will run again will run again too."""
-    again: set[str] = set()
+    """One row a stage: {"stage", "state", "work", "mib"}."""
     rows = []
-    for stage in STAGES:
-        state = stage_state(study, stage)
-        if state == "done" and again & set(READS[stage]):
-            state = "stale"
-        if state != "done":
-            again.add(stage)
+    for stage, state in states(study).items():
         if stage in stages:
             work, size = _work(study, stage)
             rows.append({"stage": stage, "state": state, "work": "nothing" if state == "done" else work,

@@ -30,13 +30,12 @@ def status(study: Study, json: Json = False, debug: Debug = False) -> None:
 
 def gather(study) -> dict:
     """Everything that the table shows, as plain data."""
-    from hfi.cli.studies import facts_line, stage_state
-    from hfi.workspace import STAGES
+    from hfi.cli.studies import facts_line, states
 
     rows = []
-    for stage in STAGES:
+    for stage, state in states(study).items():
         manifest = study.manifest(stage) or {}
-        rows.append({"stage": stage, "state": stage_state(study, stage), "seconds": manifest.get("seconds"),
+        rows.append({"stage": stage, "state": state, "seconds": manifest.get("seconds"),
                      "peak_memory_mib": manifest.get("peak_memory_mib"), "facts": manifest.get("facts", {}),
                      "summary": facts_line(manifest)})
     judgements = None

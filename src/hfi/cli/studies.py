@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hfi.config import StudyConfig, with_overrides
 from hfi.errors import HFIError
-from hfi.workspace import STAGES, Workspace
+from hfi.workspace import READS, STAGES, Workspace
 
 
 def open_study(root: Path, changes: dict[str, object]) -> Workspace:
@@ -44,13 +44,30 @@ def _flat(data: dict, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def stage_state(study: Workspace, stage: str) -> str:
-    """done, partial (an interrupted run that will continue), stale (done under other settings or inputs) or missing."""
-    if study.is_done(stage):
-        return "done"
-    if study.path(stage, "manifest.json").exists():
-        return "stale"
-    return "partial" if study.path(stage, "partial.json").exists() else "missing"
+def states(study: Workspace) -> dict[str, str]:
+    """{stage: state} in order: done, partial (an interrupted run that will continue), stale (done under other settings or
+    inputs, newer judgements among them) or missing."""
+    found: dict[str, str] = {}
+    for stage in STAGES:
+        if study.is_done(stage):
+            again = any(found[name] != "done" for name in READS[stage]) or (stage == "label" and new_judgements(study))
+            found[stage] = "stale" if again else "done"
+        elif study.path(stage, "manifest.json").exists():
+            found[stage] = "stale"
+        else:
+            found[stage] = "partial" if study.path(stage, "partial.json").exists() else "missing"
+    return found
+
+
+def new_judgements(study: Workspace) -> bool:
+    """Whether people have judged since the label stage took its snapshot."""
+    seen = ((study.manifest("label") or {}).get("facts") or {}).get("store")
+    if not seen or not study.store_path.exists():
+        return False
+    from hfi.feedback.store import Store
+
+    with Store.of(study) as store:
+        return store.last() != seen[0]
 
 
 def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) -> Workspace:
@@ -97,4 +114,4 @@ def facts_line(manifest: dict) -> str:
 
 def pending(study: Workspace) -> tuple[str, ...]:
     """The stages that 'hfi run' would do, in order."""
-    return tuple(stage for stage in STAGES if not study.is_done(stage))
+    return tuple(stage for stage, state in states(study).items() if state != "done")
