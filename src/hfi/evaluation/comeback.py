@@ -49,6 +49,7 @@ def learn_tokens(
                 invert.learning_rate,
                 invert.batch_size,
                 invert.initial_word,
+                kind=study.config.concept.kind,
                 on_step=lambda: progress.advance(task),
             )
             write_tensors(file, {name: rows}, {"format": "pt", "learned_against": "the erased model"})

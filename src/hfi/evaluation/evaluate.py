@@ -94,7 +94,7 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
         metrics.update(
             simulated=True,
             judge=judge.name,
-            annotators_simulated=study.config.label.source == "simulated",
+            annotators_simulated=bool(study.manifest("label")["facts"].get("simulated", study.config.label.source == "simulated")),
             sample_sizes={name: len(pictures.in_sets([name])) for name in pictures.sets},
             neighbours={"text": list(near.text), "image": list(near.image)},
             reinversion_pictures=len(attacked) if again else 0,
