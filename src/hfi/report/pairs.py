@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfi.errors import HFIError
+from hfi.progress import track
 from hfi.report.gather import AGAIN, json_lines
 from hfi.report.numbers import CONCEPT_SETS, KEPT_SETS
 from hfi.report.pictures import Column, shown, strip
@@ -45,6 +46,7 @@ class Pair:
     sets: tuple[str, ...]
     before: Side
     after: Side
+    asked: str = ""  # object and style, as far as the prompt names them
     right_before: bool | None = None
     right_after: bool | None = None
 
@@ -95,7 +97,8 @@ def read_pairs(folder: Path) -> tuple[list[Pair], list[Single]]:
         if name in after:  # the gallery and the floor are drawn by the original model only
             asked = row.get("asked_object")
             right = (None, None) if asked is None else (first.object == asked, after[name].object == asked)
-            pairs.append(Pair(name, row["prompt"], row["sets"], first, after[name], *right))
+            words = ", ".join(str(word) for word in (asked, row.get("asked_style")) if word)
+            pairs.append(Pair(name, row["prompt"], row["sets"], first, after[name], words if asked else "", *right))
     return pairs, again
 
 
@@ -129,7 +132,7 @@ def show_pairs(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[dict]
     drawn, lost = ([pair for pair in wrong if (pair.failure == "lost") == is_lost] for is_lost in (False, True))
     half = MOST_FAILURES // 2
     extra = (drawn[: max(half, MOST_FAILURES - len(lost))] + lost)[:MOST_FAILURES]
-    return [_plain(pair) for pair in [*chosen, *extra]], len(extra)
+    return [_plain(pair) for pair in track([*chosen, *extra], "Pictures for the report")], len(extra)
 
 
 def show_singles(singles: Sequence[Single], count: int, seed: int) -> list[dict]:
@@ -197,4 +200,4 @@ def _varied(pairs: list[Pair], count: int) -> list[Pair]:
 
 
 def _column(pair: Pair) -> Column:
-    return Column(pair.before.file, pair.after.file, pair.prompt, pair.before.concept, pair.after.concept)
+    return Column(pair.before.file, pair.after.file, pair.asked or pair.prompt, pair.before.concept, pair.after.concept)
