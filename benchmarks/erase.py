@@ -13,8 +13,6 @@ import json
 import time
 
 import torch
-from hfi.evaluation.quick import quick_scores
-from hfi.reward.reward import RewardResult
 from rich.console import Console
 from rich.table import Table
 
@@ -25,9 +23,11 @@ from hfi.erasure.conditions import build_conditions
 from hfi.erasure.erase import benign_material, material
 from hfi.erasure.sdd import train_sdd
 from hfi.erasure.trainable import cross_attention
+from hfi.evaluation.quick import quick_scores
 from hfi.generation.generate import Generated
 from hfi.inversion.invert import Inverted
 from hfi.progress import bar
+from hfi.reward.reward import RewardResult
 from hfi.workspace import Workspace
 
 SOURCES = ("teacher", "replay", "forward", "mix")

@@ -8,7 +8,7 @@ import torch
 
 from hfi.config import Erase
 from hfi.diffusion.text import encode_prompts
-from hfi.erasure.conditions import build_conditions
+from hfi.erasure.conditions import Flagged, build_conditions
 from hfi.erasure.delta import applied
 from hfi.erasure.ema import ConstantEMA
 from hfi.erasure.latents import Source, timestep_grid
@@ -25,7 +25,7 @@ def parts(tiny_model):
     """Conditions, c_0, stored latents and benign material on the tiny pipeline."""
     draw = torch.Generator().manual_seed(0)
     tokens = {"<a>": torch.randn(2, 16, generator=draw), "<b>": torch.randn(1, 16, generator=draw)}
-    conditions = build_conditions(tiny_model, tokens, ("{}", "a {}"), ["a knife", "a sword"], 0.5)
+    conditions = build_conditions(tiny_model, tokens, ("{}", "a {}"), [Flagged("a knife"), Flagged("a sword")], 0.5)
     latents = torch.randn(5, 4, 4, 4, generator=draw)
     benign = Benign(latents, encode_prompts(tiny_model, ["cat", "dog", "sun", "moon", "tree"]))
     return conditions, encode_prompts(tiny_model, [""]), latents, benign
@@ -159,3 +159,17 @@ def test_erasing_several_concepts_draws_from_all_of_them(parts):
     drawn = set(conditions.draw(500, numpy.random.default_rng(0)).tolist())
     assert drawn == set(range(len(conditions.texts)))
     assert conditions.texts[:4] == ("<a>", "a <a>", "<b>", "a <b>")
+
+
+def test_targets_are_the_empty_prompt_unless_the_prompt_says_more_than_the_concept(tiny_model):
+    tokens = {"<ink>": torch.randn(1, 16)}
+    flagged = [Flagged("a cat in the style of ink", "a cat"), Flagged("ink")]
+    conditions = build_conditions(tiny_model, tokens, ("{}",), flagged, 0.5)
+    assert conditions.texts == ("<ink>", "a cat in the style of ink", "ink", "a cat in the style of <ink>")
+    assert conditions.tokens == 1
+    assert torch.equal(conditions.target, encode_prompts(tiny_model, ["", "a cat", "", "a cat"]))
+
+
+def test_without_flagged_prompts_only_soft_tokens_are_erased(tiny_model):
+    conditions = build_conditions(tiny_model, {"<a>": torch.randn(1, 16)}, ("{}", "a {}"), [Flagged("a knife")], 0.0)
+    assert conditions.texts == ("<a>", "a <a>")

@@ -21,6 +21,7 @@ def reinvert(
     learning_rate: float,
     batch_size: int,
     initial_word: str = "",
+    kind: str = "harm",
     on_step: Callable[[], None] | None = None,
 ) -> Tensor:
     """A token (n, D) that makes the model, with the weights it has now, draw the given pictures.
@@ -42,5 +43,6 @@ def reinvert(
         seed=seed,
         stage="re-inversion",
         index=index,
+        kind=kind,
         on_step=(lambda *_: on_step()) if on_step else None,
     )

@@ -48,6 +48,7 @@ class Prompt:
     object: str | None = None
     style: str | None = None
     purpose: str = "concept"  # concept or benign
+    without: str = ""  # the same prompt with the concept's words dropped, as far as something remains
 
 
 def load_vocabulary(source: str) -> Vocabulary:
@@ -140,10 +141,11 @@ def feedback_prompts(concept: Concept, vocabulary: Vocabulary, count: int, benig
         names = list(vocabulary.objects)
         order = [names[i] for i in rng.permutation(len(names))]
         forms = ("a {o} in the style of {s}", "{o} in the style of {s}")
-        concept_prompts = [
-            Prompt(str(rng.choice(forms)).format(o=order[i % len(order)], s=concept.name), order[i % len(order)], concept.name)
-            for i in range(count - benign)
-        ]
+        concept_prompts = []
+        for i in range(count - benign):
+            name, form = order[i % len(order)], str(rng.choice(forms))
+            plain = form.removesuffix(" in the style of {s}").format(o=name)
+            concept_prompts.append(Prompt(form.format(o=name, s=concept.name), name, concept.name, without=plain))
     else:
         concept_prompts = _harm_prompts(concept, vocabulary, count - benign, rng)
     return concept_prompts + benign_prompts(concept, vocabulary, benign, seed)

@@ -1,4 +1,9 @@
-"""The conditions c_s of a run: soft tokens alone and in templates, and (ours) the prompts of flagged pictures."""
+"""The conditions c_s of a run: soft tokens alone and in templates, and (ours) the prompts of flagged pictures.
+
+Each has a target: the condition whose prediction it is taught. The papers' is the empty prompt, c_0. Where a flagged
+prompt says more than the concept ("a cat in the style of noto"), its target is the prompt without the concept ("a cat"),
+so that the rest of it survives (ours).
+"""
 
 from __future__ import annotations
 
@@ -15,13 +20,14 @@ from hfi.diffusion.text import encode_prompts
 
 @dataclass(frozen=True)
 class Conditions:
-    """c_s by number: first every (token, template), then every flagged prompt.
+    """c_s by number: first every (token, template), then those that come from flagged prompts.
 
-    c: (n, L, D); tokens: how many of them are built from soft tokens; flagged_share: chance of the rest.
+    c, target: (n, L, D); tokens: how many of them are built from soft tokens alone; flagged_share: chance of the rest.
     """
 
     texts: tuple[str, ...]
     c: Tensor
+    target: Tensor
     tokens: int
     flagged_share: float
 
@@ -33,17 +39,29 @@ class Conditions:
         return torch.from_numpy(chosen)
 
 
+@dataclass(frozen=True)
+class Flagged:
+    """The prompt of a flagged picture, and what is left of it without the concept ("" for nothing)."""
+
+    prompt: str
+    without: str = ""
+
+
 def build_conditions(
-    model: Model, tokens: Mapping[str, Tensor], templates: Sequence[str], flagged_prompts: Sequence[str], flagged_share: float
+    model: Model, tokens: Mapping[str, Tensor], templates: Sequence[str], flagged: Sequence[Flagged], flagged_share: float
 ) -> Conditions:
     """Encode every condition once.
 
     Args:
         tokens: soft tokens of one concept or of several, (n, D) each.
-        templates: texts with `{}` where the token goes.
-        flagged_prompts: prompts of the top-K pictures; repeats are kept, so frequent ones weigh more.
-        flagged_share: chance that a c_s is one of those (0: the paper's method).
+        templates: texts with `{}` where the token goes; their target is the empty prompt.
+        flagged: prompts of the top-K pictures; repeats are kept, so frequent ones weigh more. One that says more than the
+            concept also comes with a token in the concept's place.
+        flagged_share: chance that a c_s is one of those (0: the papers' method).
     """
-    with_tokens = [template.format(name) for name in tokens for template in templates]
-    texts = (*with_tokens, *(flagged_prompts if flagged_share > 0 else ()))
-    return Conditions(texts, encode_prompts(model, texts, tokens), len(with_tokens), flagged_share)
+    alone = [(template.format(name), "") for name in tokens for template in templates]
+    more = [(one.prompt, one.without) for one in flagged] if flagged_share > 0 else []
+    names = list(tokens)
+    more += [(f"{without} in the style of {names[i % len(names)]}", without) for i, (_, without) in enumerate(more) if without]
+    texts, targets = zip(*alone, *more, strict=True)
+    return Conditions(texts, encode_prompts(model, texts, tokens), encode_prompts(model, targets), len(alone), flagged_share)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hfi.diffusion.model import Model, save_pipeline
 from hfi.diffusion.text import encode_prompts
-from hfi.erasure.conditions import build_conditions
+from hfi.erasure.conditions import Flagged, build_conditions
 from hfi.erasure.delta import applied, load_delta, save_delta
 from hfi.erasure.sdd import Benign, train_sdd
 from hfi.generation.generate import Generated
@@ -85,7 +85,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
     return Erased.load(study)
 
 
-def material(parts: Sequence[tuple[Generated, RewardResult, Inverted]]) -> tuple[dict[str, Tensor], list[str], Tensor]:
+def material(parts: Sequence[tuple[Generated, RewardResult, Inverted]]) -> tuple[dict[str, Tensor], list[Flagged], Tensor]:
     """Tokens, prompts of flagged pictures and latents of the top-K, over one study or several."""
     rows: dict[str, Tensor] = {}
     prompts, latents = [], []
@@ -94,7 +94,7 @@ def material(parts: Sequence[tuple[Generated, RewardResult, Inverted]]) -> tuple
             rows[name if name not in rows else f"<{number}-{name[1:]}"] = value
         by_id = {image.id: image for image in images.images}
         chosen = [by_id[picture.image_id] for picture in reward.selected]
-        prompts += [image.prompt for image in chosen]
+        prompts += [Flagged(image.prompt, image.without) for image in chosen]
         latents.append(images.latents()[[image.index for image in chosen]])
     return rows, prompts, torch.cat(latents)
 

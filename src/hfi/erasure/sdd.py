@@ -83,7 +83,7 @@ def train_sdd(
                 for micro in range(config.accumulate):
                     with swapped(trained, teacher.values), torch.no_grad():
                         batch = source.next(step, micro)
-                    erase, keep = _losses(model, batch, conditions.c, c_0, benign, original, trained, config, seed, step, micro)
+                    erase, keep = _losses(model, batch, conditions, c_0, benign, original, trained, config, seed, step, micro)
                     ((erase + config.preservation * keep) / config.accumulate).backward()
                     sums = [sums[0] + float(erase.detach()), sums[1] + float(keep.detach() if config.preservation else 0.0), sums[2] + 1]
                 if not math.isfinite(sums[0] + sums[1]):
@@ -123,7 +123,7 @@ def train_sdd(
 def _losses(
     model: Model,
     batch,
-    all_c: Tensor,
+    conditions: Conditions,
     c_0: Tensor,
     benign: Benign,
     original: dict[str, Tensor],
@@ -134,9 +134,9 @@ def _losses(
     micro: int,
 ) -> tuple[Tensor, Tensor]:
     """The SDD loss and the preservation term of one batch; the student sees both in one pass."""
-    c_s, size = all_c[batch.condition], len(batch.t)
+    c_s, size = conditions.c[batch.condition], len(batch.t)
     with torch.no_grad():
-        target = predict_noise(model, batch.z_t, batch.t, c_0.expand_as(c_s))
+        target = predict_noise(model, batch.z_t, batch.t, conditions.target[batch.condition])
     if not config.preservation:
         return sdd_loss(predict_noise(model, batch.z_t, batch.t, c_s), target), torch.zeros(())
     draw = generator(seed, "preservation", step, micro)

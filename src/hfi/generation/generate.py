@@ -33,6 +33,7 @@ class FeedbackImage:
     object: str | None = None
     style: str | None = None
     model: str = ""
+    without: str = ""  # the prompt with the concept's words dropped, as far as something remains
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,16 @@ def plan(model_hash: str, study: Workspace) -> list[FeedbackImage]:
         name = digest([model_hash, prompt.text, seed, config.steps, config.guidance_scale])[:16]
         images.append(
             FeedbackImage(
-                name, f"images/{name}.png", prompt.text, seed, index, prompt.purpose, prompt.object, prompt.style, model_hash[:16]
+                name,
+                f"images/{name}.png",
+                prompt.text,
+                seed,
+                index,
+                prompt.purpose,
+                prompt.object,
+                prompt.style,
+                model_hash[:16],
+                prompt.without,
             )
         )
     return images

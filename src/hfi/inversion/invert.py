@@ -151,6 +151,7 @@ def _learn_with_checkpoints(
         seed=study.config.seed,
         stage="invert",
         index=number,
+        kind=study.config.concept.kind,
         on_step=on_step,
     )
     write_tensors(run.path(file), {name: rows}, {"format": "pt", "concept": study.config.concept.name, "model_hash": model.hash})

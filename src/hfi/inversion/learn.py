@@ -16,7 +16,11 @@ from hfi.errors import Diverged, HFIError
 from hfi.inversion.objective import weighted_denoising_loss
 from hfi.seeds import generator
 
-TEMPLATES = ("{}", "a {}", "a picture of a {}", "{}")  # the token alone half of the time; the paper does not say
+# the token alone half of the time; the paper does not say
+TEMPLATES = {
+    "harm": ("{}", "a {}", "a picture of a {}", "{}"),
+    "style": ("{}", "a picture in the style of {}", "in the style of {}", "{}"),
+}
 
 
 @dataclass
@@ -64,6 +68,7 @@ def learn_token(
     seed: int,
     stage: str,
     index: int | str,
+    kind: str = "harm",
     on_step: Callable[[State, float], None] | None = None,
 ) -> Tensor:
     """Minimise the weighted denoising loss over the rows of one token; returns them (n, D) on the CPU.
@@ -76,6 +81,7 @@ def learn_token(
         latents: z_0 of the pictures (N, C, h, w).
         weights: (N,), >= 0, mean 1.
         start: state to begin or continue from.
+        kind: "harm" or "style": which templates the token stands in while it learns.
         on_step: called after each step with the state and the loss.
 
     Raises:
@@ -89,7 +95,7 @@ def learn_token(
         "exp_avg": start.first_moment.clone().to(model.device),
         "exp_avg_sq": start.second_moment.clone().to(model.device),
     }
-    ids = {template: token_ids(model, [template.format(name)], {name: rows}) for template in TEMPLATES}
+    ids = token_ids(model, [template.format(name) for template in TEMPLATES[kind]], {name: rows})
     with training_forward(model):
         for step in range(start.step, steps):
             draw = generator(seed, stage, index, step)
@@ -97,8 +103,8 @@ def learn_token(
             z_0 = latents[chosen].to(model.device)
             eps = torch.randn(z_0.shape, generator=draw).to(model.device)
             t = torch.randint(model.timesteps, (batch_size,), generator=draw)
-            template = TEMPLATES[int(torch.randint(len(TEMPLATES), (1,), generator=draw))]
-            c = encode_ids(model, ids[template], {name: rows}).expand(batch_size, -1, -1)
+            template = torch.randint(len(ids), (batch_size,), generator=draw)
+            c = encode_ids(model, ids, {name: rows})[template]
             predicted = predict_noise(model, add_noise(model, z_0, eps, t), t, c)
             loss = weighted_denoising_loss(eps, predicted, weights[chosen].to(model.device))
             value = float(loss.detach())
