@@ -35,7 +35,7 @@ def plan(study: Workspace, stages: tuple[str, ...] = STAGES) -> list[dict]:
         if stage in stages:
             work, size = _work(study, stage)
             rows.append({"stage": stage, "state": state, "work": "nothing" if state == "done" else work,
-                         "mib": None if size is None else size / 2**20})
+                         "mib": None if size is None or state == "done" else size / 2**20})
     return rows
 
 
