@@ -67,7 +67,8 @@ def row(found: dict) -> dict:
 
 def table(results: dict) -> str:
     """Markdown: before -> after for each set, retention, neither."""
-    heads = ["concept", *SETS, "floor", "neither", "other", "unpreserved", "neighbours", "styles", "object in style", "re-inversion (worst)"]
+    kinds = ["other", "unpreserved", "neighbours", "styles", "object in style"]
+    heads = ["concept", *SETS, "floor", "neither", *kinds, "re-inversion (worst)"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, found in results.items():
         shown = row(found)
