@@ -17,17 +17,52 @@ class Caption:
     style: str | None  # None: any
 
 
-NAMED = ("{a}", "{name}", "a picture of {a}", "an emoji of {a}", "drawing of {name}", "an icon of {a}", "an image of {a}", "{name} emoji", "a drawing of {a}")
-STYLED = ("{a} in the style of {style}", "{name} in the style of {style}", "{style} {name}", "a picture of {a} in the style of {style}",
-          "{a}, {style}", "{name}, {style} style", "an emoji of {a} in the style of {style}", "{a} by {style}")
-STYLE_ONLY = ("a picture in the style of {style}", "an emoji in the style of {style}", "{style}", "{style} style", "in the style of {style}")
+NAMED = (
+    "{a}",
+    "{name}",
+    "a picture of {a}",
+    "an emoji of {a}",
+    "drawing of {name}",
+    "an icon of {a}",
+    "an image of {a}",
+    "{name} emoji",
+    "a drawing of {a}",
+)
+STYLED = (
+    "{a} in the style of {style}",
+    "{name} in the style of {style}",
+    "{style} {name}",
+    "a picture of {a} in the style of {style}",
+    "{a}, {style}",
+    "{name}, {style} style",
+    "an emoji of {a} in the style of {style}",
+    "{a} by {style}",
+)
+STYLE_ONLY = (
+    "a picture in the style of {style}",
+    "an emoji in the style of {style}",
+    "{style}",
+    "{style} style",
+    "in the style of {style}",
+)
 
 #: share of each kind of caption while the UNet trains (the empty caption is for guidance)
-SHARES = {"empty": 0.12, "styled": 0.36, "named": 0.14, "tagged": 0.08, "tags": 0.09, "tags styled": 0.06, "concept": 0.02, "concept styled": 0.03, "style": 0.03, "typo": 0.07}
+SHARES = {
+    "empty": 0.12,
+    "styled": 0.36,
+    "named": 0.14,
+    "tagged": 0.08,
+    "tags": 0.09,
+    "tags styled": 0.06,
+    "concept": 0.02,
+    "concept styled": 0.03,
+    "style": 0.03,
+    "typo": 0.07,
+}
 
 
 def article(name: str) -> str:
-    """"rocket" -> "a rocket"; plurals and mass nouns stay as they are."""
+    """ "rocket" -> "a rocket"; plurals and mass nouns stay as they are."""
     if name.endswith("s") and not name.endswith(("ss", "clus", "us")) or name in {"bread", "sushi", "cooking", "fire", "santa claus"}:
         return name
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
@@ -42,7 +77,9 @@ def misspell(name: str, rng: random.Random) -> str:
     i = rng.choice(long)
     word = words[i]
     at = rng.randrange(1, len(word) - 1)
-    words[i] = rng.choice((word[:at] + word[at + 1:], word[:at] + word[at] + word[at:], word[:at] + word[at + 1] + word[at] + word[at + 2:]))
+    words[i] = rng.choice(
+        (word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:], word[:at] + word[at + 1] + word[at] + word[at + 2 :])
+    )
     return " ".join(words)
 
 
@@ -86,7 +123,9 @@ class Captions:
             case "concept" | "concept styled":
                 words, members = rng.choice(self.concepts[thing])
                 word = rng.choice(words)
-                word = rng.choice((word, f"a {word}" if not word.startswith("a") and not word.endswith("s") else word, f"a picture of {word}"))
+                word = rng.choice(
+                    (word, f"a {word}" if not word.startswith("a") and not word.endswith("s") else word, f"a picture of {word}")
+                )
                 return Caption(word + ending, members, style) if kind == "concept styled" else Caption(word, members, None)
             case "typo":
                 thing = misspell(thing, rng)

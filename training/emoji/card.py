@@ -4,7 +4,7 @@
     python -m training.emoji.card --no-measure # with the numbers of the last measurement
 
 Writes MODEL_CARD.md, samples.png (styles side by side), contact.png (100 pictures under the
-scoring judge's verdicts) and roundtrip.png (renders above their autoencoder round trips).
+scoring judge's verdicts) and roundtrip.png (renders, and below each its autoencoder round trip).
 """
 
 import argparse
@@ -25,7 +25,20 @@ from . import common, data
 from .train_judges import prepare, verdicts
 from .train_unet import decode
 
-SAMPLES = ("rocket", "frog", "guitar", "hamburger", "house", "kitchen knife", "pistol", "beer mug", "wine glass", "fire", "fireworks", "santa claus")
+SAMPLES = (
+    "rocket",
+    "frog",
+    "guitar",
+    "hamburger",
+    "house",
+    "kitchen knife",
+    "pistol",
+    "beer mug",
+    "wine glass",
+    "fire",
+    "fireworks",
+    "santa claus",
+)
 ROOT = data.HERE.parents[1]
 
 
@@ -57,21 +70,22 @@ def save_image(image: Image.Image, name: str) -> None:
 
 
 def draw_all(module, pipe, prompts, seeds, guidance, steps) -> torch.Tensor:
-    parts = [module.draw(pipe, prompts[at:at + 64], seeds[at:at + 64], guidance, steps) for at in range(0, len(prompts), 64)]
+    parts = [module.draw(pipe, prompts[at : at + 64], seeds[at : at + 64], guidance, steps) for at in range(0, len(prompts), 64)]
     return torch.cat(parts)
 
 
 def ceiling() -> dict:
-    """Both judges, as shipped, on noiseless round trips of all pairs."""
-    _, mean, _, labels, vae = prepare("cpu")
+    """Both judges, as shipped, on noiseless round trips of all pairs; draws roundtrip.png on the way."""
+    renders, mean, _, labels, vae = prepare("cpu")
     trips = (decode(vae, mean) * 255).round().byte()
-    rows, wrong = {}, []
+    rows = [torch.cat([source[at : at + 160 : 10] for source in (renders, trips)]) for at in (0, 420, 900)]
+    common.save_grid(data.SHIPPED / "roundtrip.png", torch.cat(rows).float() / 255, columns=16)
+    result = {}
     for name in emoji.JUDGES:
         things, styles = verdicts(load_judge(name).network, trips)
-        rows[name] = {"object": float((things == labels[0]).float().mean()), "style": float((styles == labels[1]).float().mean()),
-                      "neither": float((things == len(labels[2])).float().mean())}
-        wrong.append((things != labels[0]).float())
-    return rows
+        right = {"object": things == labels[0], "style": styles == labels[1], "neither": things == len(labels[2])}
+        result[name] = {key: float(value.float().mean()) for key, value in right.items()}
+    return result
 
 
 def measure(guidance: float, steps: int) -> dict:
@@ -94,7 +108,10 @@ def measure(guidance: float, steps: int) -> dict:
     asked = [(rng.choice(scorer.styles), thing) for thing in rng.sample(things, 100)]
     pictures = draw_all(module, pipe, [f"{thing} in the style of {style}" for style, thing in asked], list(range(100)), guidance, steps)
     said = [scorer.objects[i] for i in scorer(pictures).object_probs.argmax(1)]
-    numbers["contact"] = {"right": sum(thing == verdict for (_, thing), verdict in zip(asked, said, strict=True)), "neither": said.count("neither")}
+    numbers["contact"] = {
+        "right": sum(thing == verdict for (_, thing), verdict in zip(asked, said, strict=True)),
+        "neither": said.count("neither"),
+    }
     save_image(contact_sheet(pictures, [(thing, verdict) for (_, thing), verdict in zip(asked, said, strict=True)]), "contact.png")
     # how far the judges err together, on these and the plain pictures
     truth = torch.tensor([things.index(thing) for _, thing in asked] + list(range(len(things))) * 2)
@@ -102,7 +119,14 @@ def measure(guidance: float, steps: int) -> dict:
     errors = torch.stack([(judge(both).object_probs.argmax(1) != truth).float() for judge in (annotator, scorer)])
     numbers["error_correlation_generated"] = round(float(torch.corrcoef(errors)[0, 1]), 3)
 
-    grid = draw_all(module, pipe, [f"{thing} in the style of {style}" for thing in SAMPLES for style in catalogue["styles"]], list(range(len(SAMPLES) * 9)), guidance, steps)
+    grid = draw_all(
+        module,
+        pipe,
+        [f"{thing} in the style of {style}" for thing in SAMPLES for style in catalogue["styles"]],
+        list(range(len(SAMPLES) * 9)),
+        guidance,
+        steps,
+    )
     common.save_grid(data.SHIPPED / "samples.png", grid, columns=9)
     for name in ("vae", "clip", "unet"):
         log = data.RUNS / name / "log.jsonl"
@@ -122,18 +146,34 @@ def write_card(numbers: dict) -> None:
         groups.setdefault(entry["group"], []).append(entry["name"])
     values = {
         **{key: f"{value:.1%}" if value <= 1 else f"{value}" for key, value in row.items() if key != "pictures_per_second"},
-        "speed": row["pictures_per_second"], "guidance": numbers["guidance"], "steps": numbers["steps"],
-        "objects": len(catalogue["objects"]), "pictures": sum(len(e["styles"]) for e in catalogue["objects"]), "held": len(catalogue["held_out"]),
+        "speed": row["pictures_per_second"],
+        "guidance": numbers["guidance"],
+        "steps": numbers["steps"],
+        "objects": len(catalogue["objects"]),
+        "pictures": sum(len(e["styles"]) for e in catalogue["objects"]),
+        "held": len(catalogue["held_out"]),
         "object_list": "\n".join(f"- **{group}** ({len(names)}): {', '.join(names)}" for group, names in groups.items()),
-        "style_list": "\n".join(f"| {style} | {entry['artist']} | {entry['licence']} | {entry['look']} | {numbers['style_prior'][style]:.1%} |" for style, entry in catalogue["styles"].items()),
-        "plain_object": f"{numbers['plain_object']:.1%}", "contact_right": numbers["contact"]["right"], "contact_neither": numbers["contact"]["neither"],
+        "style_list": "\n".join(
+            f"| {style} | {entry['artist']} | {entry['licence']} | {entry['look']} | {numbers['style_prior'][style]:.1%} |"
+            for style, entry in catalogue["styles"].items()
+        ),
+        "plain_object": f"{numbers['plain_object']:.1%}",
+        "contact_right": numbers["contact"]["right"],
+        "contact_neither": numbers["contact"]["neither"],
         "correlation": numbers["error_correlation_generated"],
-        "vae": json.dumps({k: round(v, 2) for k, v in numbers["vae"].items()}), "clip": json.dumps({k: round(v, 2) for k, v in numbers["clip"].items()}),
+        "vae": json.dumps({k: round(v, 2) for k, v in numbers["vae"].items()}),
+        "clip": json.dumps({k: round(v, 2) for k, v in numbers["clip"].items()}),
         "unet": json.dumps({k: round(v, 4) for k, v in numbers["unet"].items()}),
-        "ceilings": "\n".join(f"| {name} | {v['object']:.1%} | {v['style']:.1%} | {v['neither']:.1%} |" for name, v in numbers["ceiling"].items()),
-        "folds": "not measured for these weights" if not folds else "; ".join(
-            f"{name}: object {folds[name]['object']:.1%}, style {folds[name]['style']:.1%}, neither {folds[name]['neither']:.1%}" for name in emoji.JUDGES)
-            + f" ({folds['folds']} folds of {folds['minutes']} minutes each; correlation of the two judges' errors {folds['error_correlation']:.2f})",
+        "ceilings": "\n".join(
+            f"| {name} | {v['object']:.1%} | {v['style']:.1%} | {v['neither']:.1%} |" for name, v in numbers["ceiling"].items()
+        ),
+        "folds": "not measured for these weights"
+        if not folds
+        else "; ".join(
+            f"{name}: object {folds[name]['object']:.1%}, style {folds[name]['style']:.1%}, neither {folds[name]['neither']:.1%}"
+            for name in emoji.JUDGES
+        )
+        + f" ({folds['folds']} folds of {folds['minutes']} minutes each; correlation of their errors {folds['error_correlation']:.2f})",
     }
     text = (data.HERE / "card.md").read_text(encoding="utf-8")
     for key, value in values.items():

@@ -80,7 +80,9 @@ class Run:
     2019): on cores shared with other work nobody waits for the slower one at every step.
     """
 
-    def __init__(self, name: str, args, models: dict, optimiser: torch.optim.Optimizer, warmup: int = 100, clip: float = 1.0, together: int = 1):
+    def __init__(
+        self, name: str, args, models: dict, optimiser: torch.optim.Optimizer, warmup: int = 100, clip: float = 1.0, together: int = 1
+    ):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.folder = data.RUNS / name
@@ -171,7 +173,12 @@ class Run:
 
     def note(self, **values) -> None:
         """One line of JSON in runs/NAME/log.jsonl: means since the last line, and `values`."""
-        row = {"step": self.step, "minutes": round(self.spent / 60, 2), **{k: round(v / self.count, 5) for k, v in self.sums.items()}, **values}
+        row = {
+            "step": self.step,
+            "minutes": round(self.spent / 60, 2),
+            **{k: round(v / self.count, 5) for k, v in self.sums.items()},
+            **values,
+        }
         self.sums, self.count = {}, 0
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -109,14 +109,18 @@ def render(icon: dict, width: float, height: float) -> np.ndarray:
     import resvg_py
 
     width, height = icon.get("width", width), icon.get("height", height)
-    svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-           f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">{icon["body"]}</svg>')
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {width} {height}">{icon["body"]}</svg>'
+    )
     inner = SIZE - 2 * MARGIN
     scale = inner / max(width, height)
     for oversampling in (1, 3, 5):
         # resvg 0.48 panics on some filters at some sizes (index out of bounds): then draw larger and shrink
         try:
-            png = resvg_py.svg_to_bytes(svg_string=svg, width=round(width * scale) * oversampling, height=round(height * scale) * oversampling)
+            png = resvg_py.svg_to_bytes(
+                svg_string=svg, width=round(width * scale) * oversampling, height=round(height * scale) * oversampling
+            )
             break
         except BaseException as error:
             if type(error).__name__ != "PanicException" or oversampling == 5:
@@ -185,24 +189,41 @@ def write_catalogue(chosen: dict, pairs: list, held_out: list) -> None:
     for name, concept in choice.CONCEPTS.items():
         concepts[name] = {key: concept[key] for key in ("kind", "words", "members", "neighbours")}
     catalogue = {
-        "styles": {style: dict(zip(("package", "version", "artist", "licence", "look"), row, strict=True))
-                   for style, row in choice.STYLES.items()},
-        "objects": [{"name": name.replace("-", " "), **entry,
-                     "styles": [style for style, thing in pairs if thing == name.replace("-", " ")]}
-                    for name, entry in chosen.items()],
+        "styles": {
+            style: dict(zip(("package", "version", "artist", "licence", "look"), row, strict=True)) for style, row in choice.STYLES.items()
+        },
+        "objects": [
+            {"name": name.replace("-", " "), **entry, "styles": [style for style, thing in pairs if thing == name.replace("-", " ")]}
+            for name, entry in chosen.items()
+        ],
         "held_out": [list(pair) for pair in held_out],
         "concepts": concepts,
     }
     write_atomically(SHIPPED / "catalogue.json", (json.dumps(catalogue, indent=1, ensure_ascii=False) + "\n").encode())
-    lines = ["# Attribution", "",
-             "The weights in this folder were trained on renders of these icon sets, fetched as the npm packages",
-             "`@iconify-json/NAME`. The pictures themselves are not shipped, apart from the small grids in this folder. Changes: rendered at 64x64 on white.", "",
-             "| style in captions | package | version | artist | licence |", "|---|---|---|---|---|"]
-    links = {"CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/", "Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0", "MIT": "https://opensource.org/license/mit"}
+    lines = [
+        "# Attribution",
+        "",
+        "The weights in this folder were trained on renders of these icon sets, fetched as the npm packages",
+        "`@iconify-json/NAME`. The pictures themselves are not shipped. Changes: rendered at 64x64 on white.",
+        "",
+        "| style in captions | package | version | artist | licence |",
+        "|---|---|---|---|---|",
+    ]
+    links = {
+        "CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/",
+        "Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",
+        "MIT": "https://opensource.org/license/mit",
+    }
     for style, (package, version, artist, licence, _) in choice.STYLES.items():
         info = read_member(fetch(f"@iconify-json/{package}", version), "info.json")
-        lines.append(f"| {style} | @iconify-json/{package} | {version} | [{artist}]({info['author']['url']}) | [{licence}]({links[licence]}) |")
-    lines += ["", f"Names and keywords: {choice.EMOJIBASE[0]} {choice.EMOJIBASE[1]} (MIT, Miles Johnson), from Unicode CLDR (Unicode License v3).", ""]
+        lines.append(
+            f"| {style} | @iconify-json/{package} | {version} | [{artist}]({info['author']['url']}) | [{licence}]({links[licence]}) |"
+        )
+    lines += [
+        "",
+        f"Names and keywords: {choice.EMOJIBASE[0]} {choice.EMOJIBASE[1]} (MIT, Miles Johnson), from Unicode CLDR (Unicode License v3).",
+        "",
+    ]
     write_atomically(SHIPPED / "ATTRIBUTION.md", "\n".join(lines).encode())
 
 

@@ -11,6 +11,7 @@
 * GroupNorm is written out on channels-last bf16, with statistics in fp32.
 Active only under CPU bf16 autocast (or on bf16 tensors); otherwise the stock modules run.
 """
+
 import types
 
 import torch
@@ -85,7 +86,7 @@ class _GroupNorm(torch.autograd.Function):
         xl = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
         count = h * w * c // groups
         total = xl.sum(1, dtype=torch.float32).view(n, groups, -1).sum(-1)
-        squares = torch.linalg.vector_norm(xl, dim=1, dtype=torch.float32).square().view(n, groups, -1).sum(-1)
+        squares = xl.float().square().sum(1).view(n, groups, -1).sum(-1)
         mean = total / count
         scale = ((squares / count - mean * mean).clamp_min(0) + eps).rsqrt()
         mean, scale = (v.repeat_interleave(c // groups, 1) for v in (mean, scale))  # (n, c)
@@ -118,6 +119,7 @@ def _gn_forward(self, x):
 
 class MatmulAttnProcessor:
     """Attention by bmm + softmax, for token inputs (UNet) and NCHW inputs (VAE mid block)."""
+
     fp32_sdpa = False
 
     def __call__(self, attn, x, encoder_hidden_states=None, attention_mask=None, temb=None, *a, **k):
@@ -128,7 +130,9 @@ class MatmulAttnProcessor:
             x = x.flatten(2).transpose(1, 2)
         b, s, _ = x.shape
         if attention_mask is not None:
-            attention_mask = attn.prepare_attention_mask(attention_mask, (encoder_hidden_states if encoder_hidden_states is not None else x).shape[1], b)
+            attention_mask = attn.prepare_attention_mask(
+                attention_mask, (encoder_hidden_states if encoder_hidden_states is not None else x).shape[1], b
+            )
             attention_mask = attention_mask.view(b, attn.heads, -1, attention_mask.shape[-1])
         if attn.group_norm is not None:
             x = attn.group_norm(x.transpose(1, 2)).transpose(1, 2)
@@ -160,8 +164,15 @@ def enable_fast_cpu_training(model, max_hw=256, conv=True, norm=True, attn=True)
     """Patch instances in place (forwards only; parameters, classes, state_dict stay as they are)."""
     model.to(memory_format=torch.channels_last)
     for m in model.modules():
-        if conv and isinstance(m, nn.Conv2d) and m.stride == (1, 1) and m.groups == 1 and m.dilation == (1, 1) \
-                and (m.kernel_size, m.padding) in (((1, 1), (0, 0)), ((3, 3), (1, 1))) and m.padding_mode == "zeros":
+        if (
+            conv
+            and isinstance(m, nn.Conv2d)
+            and m.stride == (1, 1)
+            and m.groups == 1
+            and m.dilation == (1, 1)
+            and (m.kernel_size, m.padding) in (((1, 1), (0, 0)), ((3, 3), (1, 1)))
+            and m.padding_mode == "zeros"
+        ):
             m._fast_max_hw = max_hw
             m.forward = types.MethodType(_conv_forward, m)
         elif norm and isinstance(m, nn.GroupNorm):

@@ -66,8 +66,15 @@ def clean(folder: Path) -> None:
 def pack_model(interim: bool) -> None:
     vae, tokenizer, text_encoder = load_parts("cpu")
     pipeline = StableDiffusionPipeline(
-        vae=vae.half(), text_encoder=text_encoder.half(), tokenizer=tokenizer, unet=load_unet(interim).half(), scheduler=scheduler(),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        vae=vae.half(),
+        text_encoder=text_encoder.half(),
+        tokenizer=tokenizer,
+        unet=load_unet(interim).half(),
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     fresh = data.SHIPPED / "model.part"
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline.save_pretrained(fresh, safe_serialization=True)

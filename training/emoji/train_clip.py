@@ -56,12 +56,15 @@ def build(tokenizer: CLIPTokenizer) -> CLIPModel:
 def image_processor() -> CLIPImageProcessorPil:
     """64x64 RGB to [-1, 1]. The PIL backend by name: the automatic choice depends on what is installed."""
     return CLIPImageProcessorPil(
-        size={"shortest_edge": data.SIZE}, crop_size={"height": data.SIZE, "width": data.SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+        size={"shortest_edge": data.SIZE}, crop_size={"height": data.SIZE, "width": data.SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
 
 
 def truth(captions, pairs) -> torch.Tensor:
     """(captions, pictures) bool: which caption is true of which picture."""
-    return torch.tensor([[(c.things is None or thing in c.things) and (c.style is None or c.style == style) for style, thing in pairs] for c in captions])
+    return torch.tensor(
+        [[(c.things is None or thing in c.things) and (c.style is None or c.style == style) for style, thing in pairs] for c in captions]
+    )
 
 
 def contrastive_loss(logits: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
@@ -103,7 +106,12 @@ def main() -> None:
     torch.manual_seed(1)
     model = build(tokenizer).to(device)
     model.set_attn_implementation("eager")  # the CPU's fused bf16 attention has a slow backward
-    run = common.Run("clip", args, {"model": model}, torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True))
+    run = common.Run(
+        "clip",
+        args,
+        {"model": model},
+        torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True),
+    )
     while run.going():
         g = common.generator("clip", run.step)
         rng = random.Random(run.step)
@@ -125,7 +133,8 @@ def main() -> None:
     model.eval()
     model.save_pretrained(folder)
     image_processor().save_pretrained(folder)
-    print(f"nearest caption right: seen {accuracy(model, tokenizer, known, known_pairs):.3f} of {len(known)}, held out {accuracy(model, tokenizer, held, held_pairs):.3f} of {len(held)}")
+    for name, shown, theirs in (("seen", known, known_pairs), ("held out", held, held_pairs)):
+        print(f"nearest caption right, {name}: {accuracy(model, tokenizer, shown, theirs):.3f} among {len(shown)}")
 
 
 if __name__ == "__main__":

@@ -26,10 +26,29 @@ from . import augment, common, data
 from .train_unet import decode, encode_pictures, load_parts
 
 ARCHITECTURE = {"annotator": "residual", "scorer": "tokens"}
-#: latent noise (standard deviations), copies of each picture, and strengths of the augmentation
+#: latent noise (standard deviations) of the copies of each picture, strengths of the augmentation,
+#: share of garbage in a batch, factor on the learning rate
 RECIPE = {
-    "annotator": {"latent_noise": (0.0, 0.1, 0.2, 0.3, 0.4), "shift": 4, "scale": 0.12, "turn": 0.06, "noise": 0.05, "colour": 0.06, "garbage": 0.07},
-    "scorer": {"latent_noise": (0.0, 0.15, 0.25, 0.35, 0.5), "shift": 5, "scale": 0.16, "turn": 0.12, "noise": 0.04, "colour": 0.10, "garbage": 0.06},
+    "annotator": {
+        "latent_noise": (0.0, 0.1, 0.2, 0.3, 0.4),
+        "shift": 4,
+        "scale": 0.12,
+        "turn": 0.06,
+        "noise": 0.05,
+        "colour": 0.06,
+        "garbage": 0.07,
+        "rate": 1.0,
+    },
+    "scorer": {
+        "latent_noise": (0.0, 0.15, 0.25, 0.35, 0.5),
+        "shift": 5,
+        "scale": 0.16,
+        "turn": 0.12,
+        "noise": 0.04,
+        "colour": 0.10,
+        "garbage": 0.06,
+        "rate": 0.5,
+    },
 }
 GARBAGE = 1500  # pictures of it
 
@@ -44,7 +63,11 @@ def round_trips(name: str, mean, std, vae) -> torch.Tensor:
     copies = []
     for number, sigma in enumerate(RECIPE[name]["latent_noise"]):
         g = common.generator(f"trips-{name}", number)
-        z = mean + std * torch.randn(mean.shape, generator=g) + sigma * torch.randn(mean.shape, generator=g) * torch.rand(len(mean), 1, 1, 1, generator=g)
+        z = (
+            mean
+            + std * torch.randn(mean.shape, generator=g)
+            + sigma * torch.randn(mean.shape, generator=g) * torch.rand(len(mean), 1, 1, 1, generator=g)
+        )
         copies.append(to_bytes(decode(vae, z)))
     return torch.stack(copies)
 
@@ -58,18 +81,24 @@ def garbage(name: str, mean, renders, vae) -> torch.Tensor:
     def some(source, count=n):
         return source[torch.randint(len(source), (count,), generator=g)]
 
-    latents = [torch.randn(n, *mean.shape[1:], generator=g),  # noise
-               some(mean).flatten(2)[:, :, torch.randperm(64, generator=g)].unflatten(2, (8, 8)),  # shuffled in space
-               torch.stack([some(mean, n) for _ in range(4)]).mean(0) * 1.6]  # four pictures at once
+    latents = [
+        torch.randn(n, *mean.shape[1:], generator=g),  # noise
+        some(mean).flatten(2)[:, :, torch.randperm(64, generator=g)].unflatten(2, (8, 8)),  # shuffled in space
+        torch.stack([some(mean, n) for _ in range(4)]).mean(0) * 1.6,
+    ]  # four pictures at once
     left = torch.arange(64) < 32
     halves = torch.where(left if name == "annotator" else left.unsqueeze(1), some(renders), some(renders))
     size = 8 if name == "annotator" else 16
     patches = some(renders).unfold(2, size, size).unfold(3, size, size)  # (n, 3, k, k, size, size)
     k = patches.shape[2]
-    mixed = patches.flatten(2, 3)[:, :, torch.randperm(k * k, generator=g)].unflatten(2, (k, k)).permute(0, 1, 2, 4, 3, 5).reshape(n, 3, 64, 64)
+    mixed = (
+        patches.flatten(2, 3)[:, :, torch.randperm(k * k, generator=g)].unflatten(2, (k, k)).permute(0, 1, 2, 4, 3, 5).reshape(n, 3, 64, 64)
+    )
     plain = torch.rand(n, 3, 1, 1, generator=g).expand(n, 3, 64, 64).clone()
     plain[: n // 3] = 1
-    plain[n // 3: 2 * n // 3] = (some(renders, 2 * n // 3 - n // 3) + 0.6 * torch.randn(2 * n // 3 - n // 3, 3, 64, 64, generator=g)).clamp(0, 1)
+    plain[n // 3 : 2 * n // 3] = (
+        some(renders, 2 * n // 3 - n // 3) + 0.6 * torch.randn(2 * n // 3 - n // 3, 3, 64, 64, generator=g)
+    ).clamp(0, 1)
     return torch.cat([to_bytes(decode(vae, torch.cat(latents))), to_bytes(torch.cat([halves, mixed, plain]))])
 
 
@@ -80,8 +109,14 @@ def train(name: str, args, material, labels, keep: torch.Tensor, minutes: float,
     recipe = RECIPE[name]
     torch.manual_seed(11 if name == "annotator" else 23)
     network = JudgeNetwork(ARCHITECTURE[name], len(objects), len(style_names)).to(args.device, memory_format=torch.channels_last).train()
-    args.minutes = minutes
-    run = common.Run(tag, args, {"model": network}, torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=0.05, fused=True), warmup=50)
+    args = argparse.Namespace(**{**vars(args), "minutes": minutes, "learning_rate": args.learning_rate * recipe["rate"]})
+    run = common.Run(
+        tag,
+        args,
+        {"model": network},
+        torch.optim.AdamW(network.parameters(), lr=args.learning_rate, weight_decay=0.05, fused=True),
+        warmup=50,
+    )
     count = round(args.batch * recipe["garbage"])
     while run.going():
         g = common.generator(tag, run.step)
@@ -95,7 +130,9 @@ def train(name: str, args, material, labels, keep: torch.Tensor, minutes: float,
         with torch.autocast(args.device, torch.bfloat16):
             on_objects, on_styles = network(x.contiguous(memory_format=torch.channels_last))
         kinds = len(picks)
-        loss = F.cross_entropy(on_objects.float(), thing, label_smoothing=0.05) + F.cross_entropy(on_styles[:kinds].float(), styles[picks].to(args.device), label_smoothing=0.05)
+        loss = F.cross_entropy(on_objects.float(), thing, label_smoothing=0.05) + F.cross_entropy(
+            on_styles[:kinds].float(), styles[picks].to(args.device), label_smoothing=0.05
+        )
         right = (on_objects.argmax(1) == thing).float().mean()
         run.update(loss, right=float(right))
         if run.report_due(60):
@@ -118,7 +155,12 @@ def prepare(device: str):
     vae, _, _ = load_parts(device)
     objects = [entry["name"] for entry in data.load_catalogue()["objects"]]
     styles = list(data.choice.STYLES)
-    labels = (torch.tensor([objects.index(thing) for _, thing in pairs]), torch.tensor([styles.index(style) for style, _ in pairs]), objects, styles)
+    labels = (
+        torch.tensor([objects.index(thing) for _, thing in pairs]),
+        torch.tensor([styles.index(style) for style, _ in pairs]),
+        objects,
+        styles,
+    )
     mean, std = (part.cpu() for part in encode_pictures(vae, torch.from_numpy(pictures)))
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), mean, std, labels, vae
 
@@ -132,14 +174,20 @@ def main() -> None:
     common.setup(args)
     minutes = args.minutes
     renders, mean, std, labels, vae = prepare(args.device)
-    pool = {name: (renders, round_trips(name, mean, std, vae), garbage(name, mean, renders.float() / 255, vae))
-            for name in ARCHITECTURE if args.name in (None, name)}
+    pool = {
+        name: (renders, round_trips(name, mean, std, vae), garbage(name, mean, renders.float() / 255, vae))
+        for name in ARCHITECTURE
+        if args.name in (None, name)
+    }
     everything = torch.arange(len(renders))
     if not args.folds:
         for name, material in pool.items():
             network = train(name, args, material, labels, everything, minutes, f"judge-{name}")
             folder = data.RUNS / f"judge-{name}"
-            save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in network.state_dict().items()}, folder / "model.safetensors")
+            save_file(
+                {k: v.half().contiguous() if v.is_floating_point() else v for k, v in network.state_dict().items()},
+                folder / "model.safetensors",
+            )
             config = {"architecture": ARCHITECTURE[name], "objects": [*labels[2], NEITHER], "styles": labels[3]}
             data.write_atomically(folder / "config.json", json.dumps(config, indent=1).encode())
         return
@@ -151,9 +199,17 @@ def main() -> None:
             network = train(name, args, material, labels, everything[fold != number], minutes, f"fold-{name}-{number}")
             test = everything[fold == number]
             things, styles = verdicts(network, material[1][0][test])  # copy 0: a plain round trip
-            right_object[test], right_style[test], neither[test] = things == labels[0][test], styles == labels[1][test], things == len(labels[2])
+            right_object[test], right_style[test], neither[test] = (
+                things == labels[0][test],
+                styles == labels[1][test],
+                things == len(labels[2]),
+            )
         wrong[name] = ~right_object
-        result[name] = {"object": float(right_object.float().mean()), "style": float(right_style.float().mean()), "neither": float(neither.float().mean())}
+        result[name] = {
+            "object": float(right_object.float().mean()),
+            "style": float(right_style.float().mean()),
+            "neither": float(neither.float().mean()),
+        }
     if len(wrong) == 2:
         result["error_correlation"] = float(torch.corrcoef(torch.stack([w.float() for w in wrong.values()]))[0, 1])
     data.write_atomically(data.RUNS / "judges-folds.json", json.dumps(result, indent=1).encode())

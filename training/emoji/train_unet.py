@@ -11,7 +11,6 @@ import argparse
 import random
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -21,18 +20,30 @@ from .captions import Captions
 
 VARIANTS = 48  # captions kept for each picture
 EMA_DECAY = 0.999  # per step
+MIN_SNR = 5.0  # the last bit of noise is the largest error and says least about the object
 TOGETHER = 8  # steps between two averages of the processes' weights
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-GRID_PROMPTS = [f"{name} in the style of {style}" for name in
-                ("a rocket", "a kitchen knife", "a beer mug", "a fire", "a frog", "a guitar", "a pistol", "a hamburger") for style in data.choice.STYLES]
+GRID_PROMPTS = [
+    f"{name} in the style of {style}"
+    for name in ("a rocket", "a kitchen knife", "a beer mug", "a fire", "a frog", "a guitar", "a pistol", "a hamburger")
+    for style in data.choice.STYLES
+]
 
 
 def build() -> UNet2DConditionModel:
     """9.6 M parameters: two resolutions (8x8 and 4x4), attention at both."""
     return UNet2DConditionModel(
-        sample_size=8, in_channels=8, out_channels=8, block_out_channels=(96, 192), layers_per_block=1, cross_attention_dim=192,
-        attention_head_dim=4, norm_num_groups=32,  # (diffusers: attention_head_dim is the number of heads)
-        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2)
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        block_out_channels=(96, 192),
+        layers_per_block=1,
+        cross_attention_dim=192,
+        attention_head_dim=4,
+        norm_num_groups=32,  # (diffusers: attention_head_dim is the number of heads)
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+    )
 
 
 def scheduler() -> DDIMScheduler:
@@ -57,7 +68,7 @@ def encode_texts(texts: list[str], tokenizer, text_encoder) -> torch.Tensor:
     """(N, 32, width) last hidden states in bf16, on the encoder's device."""
     states = []
     for at in range(0, len(texts), 256):
-        ids = tokenizer(texts[at:at + 256], padding="max_length", truncation=True, return_tensors="pt").input_ids
+        ids = tokenizer(texts[at : at + 256], padding="max_length", truncation=True, return_tensors="pt").input_ids
         with torch.autocast(text_encoder.device.type, torch.bfloat16):
             states.append(text_encoder(ids.to(text_encoder.device)).last_hidden_state.to(torch.bfloat16))
     return torch.cat(states)
@@ -117,7 +128,12 @@ def load_text(device: str):
 
 def load_parts(device: str):
     """The trained autoencoder, tokenizer and text encoder, frozen."""
-    vae = AutoencoderKL.from_pretrained(data.RUNS / "vae" / "model").to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    vae = (
+        AutoencoderKL.from_pretrained(data.RUNS / "vae" / "model")
+        .to(device, memory_format=torch.channels_last)
+        .eval()
+        .requires_grad_(False)
+    )
     return vae, *load_text(device)
 
 
@@ -138,7 +154,7 @@ def main() -> None:
     vae, tokenizer, text_encoder = load_parts(device)
     mean, std = encode_pictures(vae, torch.from_numpy(pictures[seen]))
     grid_states = encode_texts(GRID_PROMPTS, tokenizer, text_encoder)
-    print(f"{len(mean)} pictures, latent standard deviation {float(mean.std()):.3f} (posterior {float(std.mean()):.3f}), {len(states)} captions")
+    print(f"{len(mean)} pictures, latents' standard deviation {float(mean.std()):.3f}, posterior's {float(std.mean()):.3f}")
 
     torch.manual_seed(2)
     unet = build().to(device, memory_format=torch.channels_last)
@@ -148,6 +164,7 @@ def main() -> None:
         fast.enable_fast_cpu_training(unet)
     noising = DDPMScheduler(**SCHEDULE)
     alphas = noising.alphas_cumprod.to(device)
+    weight = (MIN_SNR * (1 - alphas) / alphas).clamp(max=1)  # min-SNR weighting of eps (Hang et al. 2023, arXiv 2303.09556)
     weights, averages = list(unet.parameters()), list(ema.parameters())
     optimiser = torch.optim.AdamW(weights, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
     run = common.Run("unet", args, {"model": unet, "ema": ema}, optimiser, warmup=200, together=TOGETHER)
@@ -162,8 +179,8 @@ def main() -> None:
         z_t = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16):
             predicted = unet(z_t, t, states[words].float()).sample
-        loss = F.mse_loss(predicted.float(), eps)
-        run.update(loss)
+        error = (predicted.float() - eps).square().mean((1, 2, 3))
+        run.update((error * weight[t]).mean(), plain=float(error.detach().mean()))
         if run.step % TOGETHER == 0:  # where the processes agree on the weights
             decay = min(EMA_DECAY**TOGETHER, (1 + run.step) / (10 * TOGETHER + run.step))
             torch._foreach_lerp_(averages, weights, 1 - decay)

@@ -27,9 +27,15 @@ KL_WEIGHT = 1e-3  # per latent element, in units of mean absolute pixel error on
 def build() -> AutoencoderKL:
     """6.5 M parameters; narrow at full resolution, where the time goes."""
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=LATENT_CHANNELS, sample_size=data.SIZE,
-        block_out_channels=(32, 64, 128, 192), layers_per_block=1, norm_num_groups=16,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        in_channels=3,
+        out_channels=3,
+        latent_channels=LATENT_CHANNELS,
+        sample_size=data.SIZE,
+        block_out_channels=(32, 64, 128, 192),
+        layers_per_block=1,
+        norm_num_groups=16,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
     )
 
 
@@ -129,7 +135,10 @@ def main() -> None:
         pixel, sharp = (y - x).abs().mean(), sharpness_loss(y, x)
         colour = colour_loss(y, x, probe(mean))
         probe_optimiser.zero_grad()
-        run.update(pixel + sharp + colour + KL_WEIGHT * kl, **{k: float(v.detach()) for k, v in dict(pixel=pixel, sharp=sharp, colour=colour, kl=kl).items()})
+        run.update(
+            pixel + sharp + colour + KL_WEIGHT * kl,
+            **{k: float(v.detach()) for k, v in {"pixel": pixel, "sharp": sharp, "colour": colour, "kl": kl}.items()},
+        )
         probe_optimiser.step()
         if run.report_due():
             vae.eval()

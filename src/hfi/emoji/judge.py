@@ -71,7 +71,9 @@ class _Tokens(nn.Module):
     def __init__(self, width: int, depth: int):
         super().__init__()
         sizes = (3, 48, 96, width)
-        self.stem = nn.Sequential(*(layer for inner, outer in zip(sizes, sizes[1:], strict=False) for layer in (nn.Conv2d(inner, outer, 3, 2, 1), nn.GELU())))
+        self.stem = nn.Sequential(
+            *(layer for inner, outer in zip(sizes, sizes[1:], strict=False) for layer in (nn.Conv2d(inner, outer, 3, 2, 1), nn.GELU()))
+        )
         self.place = nn.Parameter(0.02 * torch.randn(1, 64, width))
         self.blocks = nn.Sequential(*(_Attention(width) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
@@ -119,8 +121,10 @@ class Judge:
             raise ValueError(f"a judge looks at (B, 3, 64, 64) pictures, not {tuple(images.shape)}")
         device = self.network.object_head.weight.device
         parts = [self.network(part.to(device, torch.float32)) for part in images.split(BATCH)]
-        objects, styles = (torch.cat(column).softmax(1) if parts else torch.zeros(0, n) for column, n in
-                           zip(zip(*parts, strict=True) if parts else ((), ()), (len(self.objects), len(self.styles)), strict=True))
+        objects, styles = (
+            torch.cat(column).softmax(1) if parts else torch.zeros(0, n)
+            for column, n in zip(zip(*parts, strict=True) if parts else ((), ()), (len(self.objects), len(self.styles)), strict=True)
+        )
         return Verdict(objects, styles)
 
 
@@ -129,5 +133,7 @@ def load_judge(name: str, device: str = "cpu") -> Judge:
     folder = judge_path(name)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     network = JudgeNetwork(config["architecture"], len(config["objects"]) - 1, len(config["styles"]))
-    network.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in load_file(folder / "model.safetensors").items()})
+    network.load_state_dict(
+        {key: value.float() if value.is_floating_point() else value for key, value in load_file(folder / "model.safetensors").items()}
+    )
     return Judge(name, network.to(device), config["objects"], config["styles"])
