@@ -17,13 +17,13 @@ from . import data
 #: stage -> (module, minutes on two CPU cores, its result under runs/, may it run as two processes)
 STAGES = {
     "data": ("data", None, "data/pictures.npy", False),
-    "clip": ("train_clip", 10, "clip/model/model.safetensors", False),
-    "vae": ("train_vae", 20, "vae/model/diffusion_pytorch_model.safetensors", True),
-    "decoder": ("train_vae", 8, "decoder/done", True),
+    "clip": ("train_clip", 12, "clip/model/model.safetensors", False),
+    "vae": ("train_vae", 22, "vae/model/diffusion_pytorch_model.safetensors", True),
+    "decoder": ("train_vae", 6, "decoder/done", True),
     "unet": ("train_unet", 60, "unet/model/diffusion_pytorch_model.safetensors", True),
-    "annotator": ("train_judges", 8, "judge-annotator/model.safetensors", False),
-    "scorer": ("train_judges", 8, "judge-scorer/model.safetensors", False),
-    "folds": ("train_judges", 1.5, "judges-folds.json", False),
+    "annotator": ("train_judges", 4, "judge-annotator/model.safetensors", False),
+    "scorer": ("train_judges", 9, "judge-scorer/model.safetensors", False),
+    "folds": ("train_judges", 1.2, "judges-folds.json", False),
 }
 
 

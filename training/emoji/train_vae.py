@@ -98,7 +98,7 @@ def psnr(vae, pictures) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    common.add_arguments(parser, minutes=25, batch=16, learning_rate=1e-3)
+    common.add_arguments(parser, minutes=22, batch=32, learning_rate=1.5e-3)
     parser.add_argument("--decoder-only", action="store_true", help="second part: the encoder (and so the latents) stays as it is")
     args = parser.parse_args()
     device = common.setup(args)
