@@ -50,6 +50,7 @@ RECIPE = {
         "rate": 0.5,
     },
 }
+STYLE_WEIGHT = 2.0  # the style is learned last: with 1.0 the object was right in 99 %, the style in 85 %
 GARBAGE = 1500  # pictures of it
 
 
@@ -130,9 +131,9 @@ def train(name: str, args, material, labels, keep: torch.Tensor, minutes: float,
         with torch.autocast(args.device, torch.bfloat16):
             on_objects, on_styles = network(x.contiguous(memory_format=torch.channels_last))
         kinds = len(picks)
-        loss = F.cross_entropy(on_objects.float(), thing, label_smoothing=0.05) + F.cross_entropy(
-            on_styles[:kinds].float(), styles[picks].to(args.device), label_smoothing=0.05
-        )
+        on_object = F.cross_entropy(on_objects.float(), thing, label_smoothing=0.05)
+        on_style = F.cross_entropy(on_styles[:kinds].float(), styles[picks].to(args.device), label_smoothing=0.05)
+        loss = on_object + STYLE_WEIGHT * on_style
         right = (on_objects.argmax(1) == thing).float().mean()
         run.update(loss, right=float(right))
         if run.report_due(60):
