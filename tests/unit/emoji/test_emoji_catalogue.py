@@ -2,10 +2,11 @@
 
 import random
 
-from hfi import emoji
 from training.emoji import choice
 from training.emoji.captions import SHARES, Captions, misspell
 from training.emoji.data import hints, hold_out
+
+from hfi import emoji
 
 CATALOGUE = emoji.catalogue()
 NAMES = {entry["name"] for entry in CATALOGUE["objects"]}
