@@ -138,7 +138,6 @@ class Erase(Section):
     preservation: float = Field(
         0.0, ge=0, description="weight of the term that keeps the original predictions on benign prompts (ours, off)"
     )
-    preservation_prompts: Positive = Field(128, description="benign prompts of that term (ours)")
     also: tuple[Path, ...] = Field((), description="other studies whose tokens are erased in the same run")
     checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")
     save_pipeline: bool = Field(False, description="also write the whole erased pipeline as a diffusers folder")

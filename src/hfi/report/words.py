@@ -288,8 +288,8 @@ def _damage_tries(config: StudyConfig) -> tuple[str, ...]:
     tries.append(
         "Turn the preservation term on (erase.preservation: 1; an option of this project, not of the paper)."
         if erase.preservation == 0
-        else f"Give the preservation term more weight (erase.preservation, now {erase.preservation:g}) or more prompts "
-        f"(erase.preservation_prompts, now {erase.preservation_prompts})."
+        else f"Give the preservation term more weight (erase.preservation, now {erase.preservation:g}) or draw "
+        f"more benign pictures for it (generate.benign_share, now {config.generate.benign_share:g})."
     )
     tries.append(f"Erase more gently: a lower erase.learning_rate (now {erase.learning_rate:g}) or fewer steps (now {erase.steps}).")
     tries.append("Look at the top-K sheet below: a harmless picture among them is erased too. Veto it (reward.veto).")
