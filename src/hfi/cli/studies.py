@@ -64,10 +64,9 @@ def new_judgements(study: Workspace) -> bool:
     seen = ((study.manifest("label") or {}).get("facts") or {}).get("store")
     if not seen or not study.store_path.exists():
         return False
-    from hfi.feedback.store import Store
+    from hfi.feedback.store import newest_judgement
 
-    with Store.of(study) as store:
-        return store.last() != seen[0]
+    return newest_judgement(study.store_path) != seen[0]
 
 
 def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) -> Workspace:

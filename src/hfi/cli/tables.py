@@ -17,7 +17,7 @@ def _print(*tables: Table) -> None:
 
 
 def _table(title: str, *columns: str, right: tuple[str, ...] = ()) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return table
@@ -68,9 +68,9 @@ def show_results(study: Workspace, ran: tuple[str, ...], wall_seconds: float) ->
     path = next((path for path in (study.path("metrics.json"), study.path("evaluate", "metrics.json")) if path.exists()), None)
     metrics = read_json(path) if path else {}
     simulated = metrics.get("annotators_simulated", study.config.label.source == "simulated")
-    rates = _table(f"\n{study.config.concept.name}: shares with 95 % intervals, counted by a judge network; judgements by "
-                   f"{'SIMULATED annotators, no person has judged' if simulated else 'people'}", "", "before", "after", "pictures",
-                   right=("pictures",))
+    print(f"\n{study.config.concept.name}: shares with 95 % intervals, counted by a judge network (simulated); "
+          f"judged by {'SIMULATED annotators, no person has judged' if simulated else 'people'}")
+    rates = _table("", "", "before", "after", "pictures", right=("pictures",))
     for name, entry in metrics.get("concept_rate", {}).items():
         if not entry:  # a set that this study does not have, e.g. no re-inversion
             continue

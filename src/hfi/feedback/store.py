@@ -227,6 +227,19 @@ class Store:
             return connection.scalar(text("SELECT coalesce(max(id), 0) FROM judgement"))
 
 
+def newest_judgement(path: Path) -> int | None:
+    """The number of a store's newest judgement, read without leaving a trace in its folder; None when it is no store.
+
+    A store that nobody writes to is opened as immutable, for SQLite would else put its WAL files beside it.
+    """
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as connection:
+            return connection.execute("SELECT coalesce(max(id), 0) FROM judgement").fetchone()[0]
+    except sqlite3.DatabaseError:
+        return None
+
+
 def drawn_images(study: Workspace) -> list[tuple[str, str]]:
     """(id, file relative to the study) of the pictures of stage 1; empty when it is not done. Reads no tensors."""
     path = study.path("generate", "images.jsonl")
