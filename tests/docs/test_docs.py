@@ -29,7 +29,7 @@ def test_commands_and_targets_exist(page):
     for line in code:
         for command in re.findall(r"(?:^|[\s;/])hfi ([a-z]+)(?=\s|$)", line):
             assert command in COMMANDS, f"{page.name}: hfi {command}"
-        for target in re.findall(r"(?:^|\s)make ([a-z-]+)(?=\s|$)", line):
+        for target in re.findall(r"(?:^|\s)make ([a-z-]+)(?=\s|$)", line) if page.name != "cli.md" else ():  # its help is prose
             assert target in TARGETS, f"{page.name}: make {target}"
         if (found := re.match(r"\s*\$?\s*(?:\S*/)?hfi ([a-z]+) (.*)", line)) and page.name != "cli.md":
             section = cli.split(f"\n## hfi {found[1]}\n")[1].split("\n## ")[0]

@@ -165,8 +165,8 @@ def number(value: float) -> str:
 
 def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Evenly spaced round ticks that cover [low, high]."""
-    if not high > low:
-        high = low + (abs(low) or 1.0)
+    if not high - low > 1e-9 * max(1.0, abs(low), abs(high)):  # one value, up to rounding
+        high = low + (abs(low) if abs(low) > 1e-9 else 1.0)
     raw = (high - low) / (most - 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
