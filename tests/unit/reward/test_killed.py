@@ -60,13 +60,13 @@ def drawn(tiny_root, tmp_path_factory) -> Workspace:
     from hfi.diffusion.model import load_model
 
     raw = tiny.study_settings(tiny_root)
-    # the random judge of the tiny vocabulary names half of all pictures when half of all objects are members
+    # an annotator who answers at random: whatever the random judge sees, both answers come up
     raw["concept"] = {
         "name": "sharp",
         "vocabulary": raw["concept"]["vocabulary"],
         "members": ["knife", "sword", "needle", "apple", "pear", "house"],
     }
-    raw["label"] = {"source": "simulated", "simulated_judge": raw["evaluate"]["judge"], "annotators": 2, "error_rate": 0.5}
+    raw["label"] = {"source": "simulated", "simulated_judge": raw["evaluate"]["judge"], "annotators": 1, "overlap": 1, "error_rate": 0.5}
     study = Workspace.create(tmp_path_factory.mktemp("drawn") / "study", parse_config(raw, "tiny"))
     generate(load_model(study.config.model, "cpu", "float32"), study)
     return study
@@ -77,7 +77,7 @@ def test_stages_killed_halfway_end_as_undisturbed_ones(drawn, tmp_path):
     whole, broken = (Workspace(shutil.copytree(drawn.root, tmp_path / name), drawn.config) for name in "ab")
     killed(IN_STAGES, broken.root, "label")
     with Store.of(broken) as store:
-        assert store.counts()["judgements"] == 30  # three batches of five pictures, two annotators
+        assert store.counts()["judgements"] == 15  # three batches of five pictures
     killed(IN_STAGES, broken.root, "reward")
     assert not broken.path("reward", "manifest.json").exists()
     for study in (whole, broken):
