@@ -6,22 +6,21 @@ Both: `annotator`, `kind`, `seconds`, `guideline` (version), `created`. In CSV, 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from hfi.errors import HFIError, disk_errors
+from hfi.errors import HFIError
 from hfi.feedback.judgements import Judgement, now
 from hfi.feedback.rows import FIELDS, bad_row, count_lines, file_kind, from_row, neutralised, read_rows, to_row
 from hfi.feedback.store import Store, annotator_ids, latest_guideline
 from hfi.feedback.tables import RANKED
 from hfi.progress import bar
-from hfi.workspace import Workspace
+from hfi.workspace import Workspace, atomic
 
 BATCH = 5000
 
@@ -92,28 +91,18 @@ def write_judgements(judgements: Iterable[Judgement], path: Path) -> int:
     """Stream judgements into a file by its suffix, atomically; returns how many."""
     as_csv = file_kind(path) == "csv"
     count = 0
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-                writer = csv.DictWriter(stream, FIELDS)
-                if as_csv:
-                    writer.writeheader()
-                for judgement in judgements:
-                    row = to_row(judgement)
-                    if as_csv:
-                        writer.writerow({key: neutralised(" ".join(cell) if isinstance(cell, list) else cell) for key, cell in row.items()})
-                    else:
-                        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-                    count += 1
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+    with atomic(path) as raw:
+        stream = codecs.getwriter("utf-8")(raw)
+        writer = csv.DictWriter(stream, FIELDS)
+        if as_csv:
+            writer.writeheader()
+        for judgement in judgements:
+            row = to_row(judgement)
+            if as_csv:
+                writer.writerow({key: neutralised(" ".join(cell) if isinstance(cell, list) else cell) for key, cell in row.items()})
+            else:
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 
