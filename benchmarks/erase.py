@@ -16,7 +16,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hfi.diffusion.fast import training_forward
 from hfi.diffusion.model import Model, add_noise, load_model, predict_noise
 from hfi.diffusion.text import encode_prompts
 from hfi.erasure.conditions import build_conditions
@@ -107,11 +106,10 @@ def step_over_bare_passes(model: Model, conditions, c_0, stored, settings, repea
     times = []
     for parameter in trained.values():
         parameter.requires_grad_(True)
-    with training_forward(model):
-        for _ in range(repeats):
-            started = time.perf_counter()
-            bare()
-            times.append(time.perf_counter() - started)
+    for _ in range(repeats):
+        started = time.perf_counter()
+        bare()
+        times.append(time.perf_counter() - started)
     for parameter in trained.values():
         parameter.requires_grad_(False)
         parameter.grad = None

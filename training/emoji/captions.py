@@ -48,16 +48,16 @@ STYLE_ONLY = (
 
 #: share of each kind of caption while the UNet trains (the empty caption is for guidance)
 SHARES = {
-    "empty": 0.12,
-    "styled": 0.36,
-    "named": 0.14,
+    "empty": 0.10,
+    "styled": 0.44,
+    "named": 0.11,
     "tagged": 0.08,
-    "tags": 0.09,
+    "tags": 0.08,
     "tags styled": 0.06,
     "concept": 0.02,
     "concept styled": 0.03,
-    "style": 0.03,
-    "typo": 0.07,
+    "style": 0.02,
+    "typo": 0.06,
 }
 
 

@@ -15,7 +15,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditi
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from . import common, data, fast
+from hfi.diffusion import fast
+
+from . import common, data
 from .captions import Captions
 
 VARIANTS = 48  # captions kept for each picture
@@ -161,7 +163,7 @@ def main() -> None:
     ema = build().to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
     ema.load_state_dict(unet.state_dict())
     if device == "cpu":
-        fast.enable_fast_cpu_training(unet)
+        fast.speed_up(unet)
     noising = DDPMScheduler(**SCHEDULE)
     alphas = noising.alphas_cumprod.to(device)
     weight = (MIN_SNR * (1 - alphas) / alphas).clamp(max=1)  # min-SNR weighting of eps (Hang et al. 2023, arXiv 2303.09556)

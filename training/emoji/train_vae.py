@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from . import common, data, fast
+from hfi.diffusion import fast
+
+from . import common, data
 
 LATENT_CHANNELS = 8
 KL_WEIGHT = 1e-3  # per latent element, in units of mean absolute pixel error on [-1, 1]
@@ -115,7 +117,7 @@ def main() -> None:
     name = "decoder" if args.decoder_only else "vae"
     trained = [p for p in vae.parameters() if p.requires_grad]
     if device == "cpu":
-        fast.enable_fast_cpu_training(vae, max_hw=64)
+        fast.speed_up(vae, small_map=64)
     probe = torch.nn.Conv2d(LATENT_CHANNELS, 2, 1).to(device)  # not kept: it only reads colours from the latents
     probe_optimiser = torch.optim.Adam(probe.parameters(), lr=1e-2)
     run = common.Run(name, args, {"model": vae}, torch.optim.AdamW(trained, lr=args.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3))

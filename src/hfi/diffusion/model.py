@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hfi.diffusion.fast import in_threads, speed_up, spread_over_threads
 from hfi.diffusion.identity import model_folder, model_hash
 from hfi.errors import HFIError
 
@@ -163,6 +164,9 @@ def from_pipeline(pipeline: Any, name: str, device: torch.device, dtype: torch.d
         for key, weight in part.named_parameters():
             if not torch.isfinite(weight).all():
                 raise HFIError("holds NaN or infinite weights", file=name, field=key, remedy="get an undamaged copy of the model")
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        speed_up(unet)
+        speed_up(pipeline.vae)
     size = unet.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return Model(
@@ -186,9 +190,13 @@ def predict_noise(model: Model, z_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
         t: timesteps (B,), integers in [0, T).
         c: text conditions (B, L, D).
     """
-    with model.autocast():
-        out = model.unet(z_t, t.to(z_t.device), encoder_hidden_states=c, return_dict=False)[0]
-    return to_eps(out.float(), z_t, model.alpha_bar.to(z_t.device)[t.to(z_t.device)], model.prediction)
+
+    def passes(z_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        with model.autocast():
+            out = model.unet(z_t, t.to(z_t.device), encoder_hidden_states=c, return_dict=False)[0]
+        return to_eps(out.float(), z_t, model.alpha_bar.to(z_t.device)[t.to(z_t.device)], model.prediction)
+
+    return in_threads(passes, z_t, t, c) if spread_over_threads(model.unet, model.device) else passes(z_t, t, c)
 
 
 def to_eps(out: Tensor, z_t: Tensor, alpha_bar_t: Tensor, prediction: str) -> Tensor:

@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
+from hfi.diffusion.fast import in_threads, spread_over_threads
 from hfi.diffusion.model import Model, predict_noise
 from hfi.errors import Diverged
 
@@ -81,9 +82,13 @@ def sample_latents(
 @torch.no_grad()
 def decode(model: Model, latents: Tensor) -> Tensor:
     """Pictures (B, 3, H, W) in [0, 1], float32 on the CPU."""
-    with model.autocast():
-        pictures = model.vae.decode(latents / model.scaling, return_dict=False)[0]
-    return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+    def passes(latents: Tensor) -> Tensor:
+        with model.autocast():
+            pictures = model.vae.decode(latents / model.scaling, return_dict=False)[0]
+        return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
+
+    return in_threads(passes, latents) if spread_over_threads(model.vae, model.device) else passes(latents)
 
 
 @torch.no_grad()

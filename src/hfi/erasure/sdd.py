@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from hfi.config import Erase
-from hfi.diffusion.fast import training_forward
 from hfi.diffusion.model import Model, add_noise, predict_noise
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.ema import ConstantEMA
@@ -78,40 +77,39 @@ def train_sdd(
     probe, begun = _probe(model, benign, c_0, original, trained, seed), time.monotonic()
     sums = resume["sums"].tolist() if resume else [0.0, 0.0, 0.0]
     try:
-        with training_forward(model):
-            for step in range(start, config.steps):
-                for micro in range(config.accumulate):
-                    with swapped(trained, teacher.values), torch.no_grad():
-                        batch = source.next(step, micro)
-                    erase, keep = _losses(model, batch, conditions, c_0, benign, original, trained, config, seed, step, micro)
-                    ((erase + config.preservation * keep) / config.accumulate).backward()
-                    sums = [sums[0] + float(erase.detach()), sums[1] + float(keep.detach() if config.preservation else 0.0), sums[2] + 1]
-                if not math.isfinite(sums[0] + sums[1]):
-                    raise Diverged(
-                        f"the erasure loss became NaN at step {step}",
-                        field="erase.learning_rate",
-                        remedy="lower it, or use --dtype float32; the last checkpoint is good",
-                    )
-                torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
-                optimiser.step()
-                optimiser.zero_grad(set_to_none=True)
-                teacher.update(trained)
-                done = step + 1
-                if on_log and (done % LOG_EVERY == 0 or done == config.steps):
-                    with swapped(trained, teacher.values):
-                        moved = probe()
-                    on_log(
-                        {
-                            "step": done,
-                            "loss": sums[0] / sums[2],
-                            "preservation": sums[1] / sums[2] if config.preservation else None,
-                            **moved,
-                            "seconds": round(time.monotonic() - begun, 2),
-                        }
-                    )
-                    sums = [0.0, 0.0, 0.0]
-                if on_step:
-                    on_step(done, lambda: _checkpoint(done, trained, teacher, optimiser, source, sums))  # noqa: B023 - used at once
+        for step in range(start, config.steps):
+            for micro in range(config.accumulate):
+                with swapped(trained, teacher.values), torch.no_grad():
+                    batch = source.next(step, micro)
+                erase, keep = _losses(model, batch, conditions, c_0, benign, original, trained, config, seed, step, micro)
+                ((erase + config.preservation * keep) / config.accumulate).backward()
+                sums = [sums[0] + float(erase.detach()), sums[1] + float(keep.detach() if config.preservation else 0.0), sums[2] + 1]
+            if not math.isfinite(sums[0] + sums[1]):
+                raise Diverged(
+                    f"the erasure loss became NaN at step {step}",
+                    field="erase.learning_rate",
+                    remedy="lower it, or use --dtype float32; the last checkpoint is good",
+                )
+            torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            teacher.update(trained)
+            done = step + 1
+            if on_log and (done % LOG_EVERY == 0 or done == config.steps):
+                with swapped(trained, teacher.values):
+                    moved = probe()
+                on_log(
+                    {
+                        "step": done,
+                        "loss": sums[0] / sums[2],
+                        "preservation": sums[1] / sums[2] if config.preservation else None,
+                        **moved,
+                        "seconds": round(time.monotonic() - begun, 2),
+                    }
+                )
+                sums = [0.0, 0.0, 0.0]
+            if on_step:
+                on_step(done, lambda: _checkpoint(done, trained, teacher, optimiser, source, sums))  # noqa: B023 - used at once
         return {name: (teacher.values[name] - original[name]).float().cpu() for name in trained}
     finally:
         for name, parameter in trained.items():

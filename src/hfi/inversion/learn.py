@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hfi.diffusion.fast import training_forward
 from hfi.diffusion.model import Model, add_noise, predict_noise
 from hfi.diffusion.text import embedding_table, encode_ids, token_ids
 from hfi.errors import Diverged, HFIError
@@ -96,30 +95,29 @@ def learn_token(
         "exp_avg_sq": start.second_moment.clone().to(model.device),
     }
     ids = token_ids(model, [template.format(name) for template in TEMPLATES[kind]], {name: rows})
-    with training_forward(model):
-        for step in range(start.step, steps):
-            draw = generator(seed, stage, index, step)
-            chosen = torch.randint(len(latents), (batch_size,), generator=draw)
-            z_0 = latents[chosen].to(model.device)
-            eps = torch.randn(z_0.shape, generator=draw).to(model.device)
-            t = torch.randint(model.timesteps, (batch_size,), generator=draw)
-            template = torch.randint(len(ids), (batch_size,), generator=draw)
-            c = encode_ids(model, ids, {name: rows})[template]
-            predicted = predict_noise(model, add_noise(model, z_0, eps, t), t, c)
-            loss = weighted_denoising_loss(eps, predicted, weights[chosen].to(model.device))
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise Diverged(
-                    f"the inversion loss became {value} at step {step}",
-                    field="invert.learning_rate",
-                    remedy="lower it, or use --dtype float32",
-                )
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            if on_step:
-                moments = optimiser.state[rows]
-                on_step(State(rows.detach(), moments["exp_avg"], moments["exp_avg_sq"], step + 1), value)
+    for step in range(start.step, steps):
+        draw = generator(seed, stage, index, step)
+        chosen = torch.randint(len(latents), (batch_size,), generator=draw)
+        z_0 = latents[chosen].to(model.device)
+        eps = torch.randn(z_0.shape, generator=draw).to(model.device)
+        t = torch.randint(model.timesteps, (batch_size,), generator=draw)
+        template = torch.randint(len(ids), (batch_size,), generator=draw)
+        c = encode_ids(model, ids, {name: rows})[template]
+        predicted = predict_noise(model, add_noise(model, z_0, eps, t), t, c)
+        loss = weighted_denoising_loss(eps, predicted, weights[chosen].to(model.device))
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise Diverged(
+                f"the inversion loss became {value} at step {step}",
+                field="invert.learning_rate",
+                remedy="lower it, or use --dtype float32",
+            )
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if on_step:
+            moments = optimiser.state[rows]
+            on_step(State(rows.detach(), moments["exp_avg"], moments["exp_avg_sq"], step + 1), value)
     return rows.detach().cpu()
 
 
