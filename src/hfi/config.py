@@ -141,6 +141,14 @@ class Erase(Section):
     also: tuple[Path, ...] = Field((), description="other studies whose tokens are erased in the same run")
     checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")
     save_pipeline: bool = Field(False, description="also write the whole erased pipeline as a diffusers folder")
+    snapshots: int = Field(
+        4, ge=0, description="deltas kept on the way, evenly spaced, for the curve of the concept rate over the steps; 0: none (ours)"
+    )
+
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """The steps after which a snapshot is kept, between the first and the last: 250 steps, 4 snapshots: 50, 100, 150, 200."""
+        places = (round(self.steps * k / (self.snapshots + 1)) for k in range(1, self.snapshots + 1))
+        return tuple(sorted({step for step in places if 0 < step < self.steps}))
 
 
 class Evaluate(Section):
@@ -161,6 +169,11 @@ class Evaluate(Section):
     reinversions: int = Field(3, ge=0, description="fresh tokens learned against the erased model; 0: not attacked")
     reinversion_steps: Positive = Field(1000, description="steps of each of those")
     bootstrap: Positive = Field(2000, description="resamples for 95 % intervals")
+    curve_prompts: int = Field(
+        24,
+        ge=0,
+        description="explicit prompts, and as many others, drawn once each at every snapshot of the erasure; 0: no curve (ours)",
+    )
 
 
 class Report(Section):

@@ -89,6 +89,39 @@ def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, latents):
     assert equal(train_sdd(tiny_model, *parts, config, seed=1, resume=saved), whole)
 
 
+def test_resumed_snapshots_equal_uninterrupted_ones_bit_for_bit(tiny_model, parts):
+    config, whole, broken, saved = Erase(**{**SMALL, "snapshots": 2}), {}, {}, {}
+    train_sdd(tiny_model, *parts, config, seed=1, on_snapshot=whole.__setitem__)
+
+    def stop(done, checkpoint):
+        if done == 3:  # the checkpoint is older than the last snapshot, which is therefore made again
+            saved.update({name: value.clone() for name, value in checkpoint().items()})
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sdd(tiny_model, *parts, config, seed=1, on_step=stop, on_snapshot=broken.__setitem__)
+    first = dict(broken)
+    train_sdd(tiny_model, *parts, config, seed=1, resume=saved, on_snapshot=broken.__setitem__)
+    assert list(whole) == list(broken) == [2, 4] and all(equal(whole[step], broken[step]) for step in whole)
+    assert equal(first[4], broken[4])
+
+
+def test_a_snapshot_is_the_delta_of_a_shorter_run_and_changes_nothing(tiny_model, parts):
+    kept = {}
+    delta = train_sdd(tiny_model, *parts, Erase(**{**SMALL, "snapshots": 2}), seed=1, on_snapshot=kept.__setitem__)
+    assert equal(delta, run(tiny_model, parts, snapshots=0))
+    assert equal(kept[4], run(tiny_model, parts, steps=4)) and not equal(kept[2], kept[4])
+
+
+@pytest.mark.parametrize(
+    ("steps", "snapshots", "expected"),
+    [(250, 4, (50, 100, 150, 200)), (1500, 4, (300, 600, 900, 1200)), (4, 2, (1, 3)), (2, 4, (1,)), (1, 4, ()), (250, 0, ())],
+)
+def test_snapshots_lie_evenly_between_the_ends(steps, snapshots, expected):
+    assert Erase(steps=steps, snapshots=snapshots).snapshot_steps() == expected
+
+
 def test_training_leaves_the_original_model_as_it_was(tiny_model, parts):
     before = {name: value.clone() for name, value in tiny_model.unet.state_dict().items()}
     delta = run(tiny_model, parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,15 +28,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Erased:
-    """What stage 6 leaves: the delta, by parameter name."""
+    """What stage 6 leaves: the delta, by parameter name, and the files of the deltas on the way, by step."""
 
     folder: Path
     delta: dict[str, Tensor]
+    snapshots: dict[int, Path] = field(default_factory=dict)
 
     @classmethod
     def load(cls, study: Workspace) -> Erased:
         """Read a finished stage; raises HFIError when it is damaged."""
-        return cls(study.path("erase"), load_delta(study.path("erase", "delta.safetensors")))
+        folder = study.path("erase")
+        snapshots = {step: snapshot_file(folder, step) for step in study.config.erase.snapshot_steps()}
+        return cls(folder, load_delta(folder / "delta.safetensors"), snapshots)
+
+
+def snapshot_file(folder: Path, step: int) -> Path:
+    """Where the delta after `step` steps is kept, in half precision."""
+    return folder / "snapshots" / f"step-{step:06d}.safetensors"
 
 
 def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverted, study: Workspace) -> Erased:
@@ -68,7 +76,12 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
                 run.checkpoint()
                 last = time.monotonic()
 
-        delta = train_sdd(model, conditions, c_0, stored, benign_material(model, images), config, study.config.seed, saved, on_log, on_step)
+        def on_snapshot(done: int, delta: dict[str, Tensor]) -> None:
+            half = {name: value.half() for name, value in delta.items()}
+            save_delta(snapshot_file(run.folder, done), half, model, study.config.concept.name, done)
+
+        benign, seed = benign_material(model, images), study.config.seed
+        delta = train_sdd(model, conditions, c_0, stored, benign, config, seed, saved, on_log, on_step, on_snapshot)
         save_delta(run.path("delta.safetensors"), delta, model, study.config.concept.name)
         write_bytes(run.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in log).encode())
         if config.save_pipeline:
@@ -81,6 +94,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
             trained_tensors=len(delta),
             trained_parameters=sum(value.numel() for value in delta.values()),
             latents=config.latents,
+            snapshots=list(config.snapshot_steps()),
         )
     return Erased.load(study)
 
