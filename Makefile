@@ -6,11 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRAINING := $(VENV)/.installed-training
+BROWSER := $(VENV)/.installed-browser
 PYTEST_FLAGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean style test test-slow lint docs emoji-model clean
+.PHONY: help venv demo demo-clean style test test-slow test-browser lint docs emoji-model clean
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -28,6 +29,10 @@ $(TRAINING): $(STAMP)
 	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[training]'
 	@touch $@
 
+$(BROWSER): $(STAMP)
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[browser]'
+	@touch $@
+
 demo: $(STAMP)  ## a whole study on the embedded model, from nothing to studies/demo/report.html; continues where it stopped
 	@$(BIN)/hfi run recipes/demo.yaml
 
@@ -38,10 +43,14 @@ style: $(STAMP)  ## the same for the style recipe: studies/style/report.html
 	@$(BIN)/hfi run recipes/style.yaml
 
 test: $(STAMP)  ## the tests, under ten minutes on two cores
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -m "not slow and not browser" $(PYTEST_FLAGS)
 
 test-slow: $(STAMP)  ## the slow kinds: kill -9 in every stage, the wheel, the full demo
 	@$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+test-browser: $(BROWSER)  ## the report in a real Chromium; installs Debian's by apt-get (as root) where there is none
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_FLAGS)
 
 lint: $(STAMP)  ## read the code for mistakes (ruff)
 	@$(BIN)/ruff check .

@@ -38,6 +38,11 @@
       sync();
     }
   }
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    flagged.filter((button) => button.classList.contains("open")).forEach((button) => reveal(button, false));
+    sync();
+  });
   if (!grid) return;
 
   const filters = all("[data-filter]");
