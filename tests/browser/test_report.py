@@ -115,7 +115,7 @@ def test_all_flagged_at_once_and_escape(look, drawn):
     everything.click()
     found = pictures(page)
     assert sum(p["clear"] for p in found) == int(re.search(r"\d+", words)[0])
-    assert all(p["blurred"] for p in found if p["sheet"])  # the sheets are asked for one by one
+    assert all(p["blurred"] for p in found if p["sheet"])  # sheets, and what came back, are asked for one by one
     assert everything.inner_text() == "Blur all flagged" and everything.get_attribute("aria-pressed") == "true"
     page.locator(".sheet").first.click()
     page.keyboard.press("Escape")
@@ -224,6 +224,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(look, drawn):
 def test_backwards_no_picture_hides_under_the_toolbar(look, drawn):
     """The toolbar sticks to the top; a picture that gets the focus must not lie under it (WCAG 2.4.11)."""
     page = look(drawn, viewport={"width": 900, "height": 500}).page
+    page.get_by_role("button", name="Slider").click()
     page.locator(".pair .flagged").last.focus()
     for _ in range(12):
         page.keyboard.press("Shift+Tab")

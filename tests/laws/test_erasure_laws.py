@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy
 import pytest
 import torch
 
-from hfi.config import Erase
+import tiny
+from hfi.config import Erase, parse_config
 from hfi.diffusion.text import encode_prompts
+from hfi.erasure import erase as erase_stage
 from hfi.erasure.conditions import Flagged, build_conditions
 from hfi.erasure.delta import applied
 from hfi.erasure.ema import ConstantEMA
+from hfi.erasure.erase import erase
 from hfi.erasure.latents import Source, timestep_grid
 from hfi.erasure.objective import beta_fractions, drift, sdd_loss
 from hfi.erasure.sdd import Benign, train_sdd
 from hfi.erasure.trainable import cross_attention
 from hfi.errors import Diverged, HFIError
+from hfi.generation.generate import generate
+from hfi.workspace import Workspace, read_tensors
 
 SMALL = {"steps": 6, "sampling_steps": 4, "batch_size": 2, "ema_decay": 0.5, "learning_rate": 1e-3, "replay_runs": 2}
 
@@ -112,6 +120,43 @@ def test_a_snapshot_is_the_delta_of_a_shorter_run_and_changes_nothing(tiny_model
     delta = train_sdd(tiny_model, *parts, Erase(**{**SMALL, "snapshots": 2}), seed=1, on_snapshot=kept.__setitem__)
     assert equal(delta, run(tiny_model, parts, snapshots=0))
     assert equal(kept[4], run(tiny_model, parts, steps=4)) and not equal(kept[2], kept[4])
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 2])
+def test_a_stopped_stage_leaves_the_same_files(tiny_root, tiny_model, tmp_path, monkeypatch, stop_at):
+    """Stopped just before it writes a snapshot or the delta, and continued from its checkpoint: every tensor file is the same."""
+    settings = tiny.study_settings(tiny_root)
+    settings["erase"] |= {"steps": 6, "checkpoint_seconds": 1e-6}
+
+    def erased(name: str) -> Path:
+        study = Workspace.create(tmp_path / name, parse_config(settings, "tiny"))
+        images = generate(tiny_model, study)
+        for stage in ("label", "reward", "invert"):
+            if not study.is_done(stage):
+                with study.stage(stage) as run:
+                    run.path("made-up.txt").write_text("made up")
+        reward = SimpleNamespace(selected=[SimpleNamespace(image_id=image.id) for image in images.images[:4]])
+        tokens = SimpleNamespace(tokens={"<sharp>": tiny_model.text_encoder.get_input_embeddings().weight[[40, 50]].detach().clone()})
+        assert list(erase(tiny_model, images, reward, tokens, study).snapshots) == [2, 4]
+        return study.path("erase")
+
+    whole, real, calls = erased("whole"), erase_stage.save_delta, []
+
+    def stopping(*arguments):
+        calls.append(arguments[0].name)
+        if len(calls) == stop_at + 1:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(erase_stage, "save_delta", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        erased("broken")
+    broken = erased("broken")
+    assert calls[stop_at] == calls[stop_at + 1] and len(calls) == 4  # it went on where it was stopped
+    one, other = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")} for folder in (whole, broken))
+    assert one == other and len(one) == 3
+    snapshot = read_tensors(whole / "snapshots" / "step-000004.safetensors")
+    assert {value.dtype for value in snapshot.values()} == {torch.float16}
 
 
 @pytest.mark.parametrize(

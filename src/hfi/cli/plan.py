@@ -68,7 +68,7 @@ def _work(study: Workspace, stage: str) -> tuple[str, float | None]:
         count = RATE_SETS * c.evaluate.prompts_per_set + RETENTION_SETS * c.evaluate.retention_prompts
         curve = 2 * c.evaluate.curve_prompts * len(c.erase.snapshot_steps())
         attack = f", {c.evaluate.reinversions} re-inversions of {c.evaluate.reinversion_steps} steps" if c.evaluate.reinversions else ""
-        return (f"about {2 * count} pictures (before and after) and {curve} for the curve, {c.evaluate.steps} steps each{attack}",
+        return (f"about {2 * count} pictures before/after, {curve} on the way, {c.evaluate.steps} steps each{attack}",
                 None if picture is None else (2 * count + curve) * picture)
     return "one HTML file", None if picture is None else 2.7 * c.report.pairs * picture
 

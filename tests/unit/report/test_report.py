@@ -148,7 +148,7 @@ def test_every_picture_has_words_and_every_flagged_one_is_a_button(good):
 
 def test_seconds_add_up_to_the_printed_total(good):
     study, text, _ = good
-    table = text[text.index('<table class="cost">') :]
+    table = text[text.index('<table class="cost"') :]
     rows = [float(value) for value in re.findall(r'<td class="n">(\d+\.\d)</td><td class="bar">', table)]
     total = float(re.search(r'<tfoot>.*?<td class="n">(\d+\.\d)</td>', table, re.S)[1])
     assert len(rows) == 7 and round(sum(rows), 1) == total
