@@ -135,6 +135,12 @@ class Erase(Section):
         ("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}"
     )
     flagged_prompts: Share = Field(0.0, description="share of c_s taken from the prompts of flagged pictures (ours, not the paper's)")
+    context_variants: int = Field(
+        0,
+        ge=0,
+        description="copies of each condition, and of each benign prompt of the preservation term, between random words of the "
+        "vocabulary, so that forgetting does not hang on a wording (ours, off)",
+    )
     preservation: float = Field(
         0.0, ge=0, description="weight of the term that keeps the original predictions on benign prompts (ours, off)"
     )

@@ -13,7 +13,7 @@ import tiny
 from hfi.config import Erase, parse_config
 from hfi.diffusion.text import encode_prompts
 from hfi.erasure import erase as erase_stage
-from hfi.erasure.conditions import Flagged, build_conditions
+from hfi.erasure.conditions import Flagged, build_conditions, in_context
 from hfi.erasure.delta import applied
 from hfi.erasure.ema import ConstantEMA
 from hfi.erasure.erase import erase
@@ -246,6 +246,21 @@ def test_targets_are_the_empty_prompt_unless_the_prompt_says_more_than_the_conce
     assert conditions.texts == ("<ink>", "a cat in the style of ink", "ink", "a cat in the style of <ink>")
     assert conditions.tokens == 1
     assert torch.equal(conditions.target, encode_prompts(tiny_model, ["", "a cat", "", "a cat"]))
+
+
+def test_company_is_the_same_on_both_sides_and_no_part_of_what_is_forgotten(tiny_model):
+    """A prompt between random words is taught the prediction of those words alone; the same seed gives the same words."""
+    pairs = [("a knife", ""), ("a cat in the style of noto", "a cat")]
+    found = in_context(tiny_model, pairs, 3, 7, "x")
+    assert found == in_context(tiny_model, pairs, 3, 7, "x") != in_context(tiny_model, pairs, 3, 8, "x")
+    assert len(found) == 6
+    for (text, target), (prompt, kept) in zip(found, [pair for pair in pairs for _ in range(3)], strict=True):
+        assert text != prompt
+        assert (text.replace(prompt, kept, 1)).split() == target.split()
+    tokens = {"<a>": torch.randn(2, 16)}
+    conditions = build_conditions(tiny_model, tokens, ("{}", "a {}"), [Flagged("a knife")], 0.5, context_variants=2)
+    assert conditions.tokens == 6 and len(conditions.texts) == 9
+    assert all("<a>" in text for text in conditions.texts[:6]) and not any("<a>" in text for text in conditions.texts[6:])
 
 
 def test_without_flagged_prompts_only_soft_tokens_are_erased(tiny_model):
