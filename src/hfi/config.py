@@ -122,6 +122,9 @@ class Erase(Section):
     batch_size: Positive = Field(1, description="z_t per step (SDD)")
     accumulate: Positive = Field(1, description="batches per optimiser step")
     learning_rate: float = Field(1e-5, gt=0, description="AdamW (SDD)")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate over the steps: as it is (SDD), or falling to zero (ours)"
+    )
     weight_decay: float = Field(1e-4, ge=0, description="AdamW (SDD)")
     clip_norm: float = Field(1.0, gt=0, description="gradient norm (SDD)")
     guidance_scale: float = Field(3.0, ge=0, description="s_g of the teacher's runs (SDD)")

@@ -94,6 +94,8 @@ def train_sdd(
                     remedy="lower it, or use --dtype float32; the last checkpoint is good",
                 )
             torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(config, step)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             teacher.update(trained)
@@ -121,6 +123,11 @@ def train_sdd(
             parameter.data = original[name]
             parameter.requires_grad_(False)
             parameter.grad = None
+
+
+def learning_rate(config: Erase, step: int) -> float:
+    """The learning rate of a step in [0, config.steps)."""
+    return config.learning_rate * (0.5 * (1 + math.cos(math.pi * step / config.steps)) if config.schedule == "cosine" else 1.0)
 
 
 def _losses(
