@@ -4,8 +4,9 @@ Each has a target: the condition whose prediction it is taught. The papers' is t
 prompt says more than the concept ("a cat in the style of noto"), its target is the prompt without the concept ("a cat"),
 so that the rest of it survives (ours).
 
-Forgetting learned under a few wordings carries over to other wordings badly. `in_context` (ours) puts prompts between
-random words of the vocabulary: "needle a dagger cake" is to be drawn as "needle cake", in whatever company it comes.
+`in_context` (ours, off by default) puts prompts between random words of the vocabulary: "needle a dagger cake" is to be drawn as
+"needle cake", so that neither forgetting nor keeping hangs on a wording. On the embedded model, at equal steps, it kept more and erased
+less (docs/log.md).
 """
 
 from __future__ import annotations
