@@ -99,7 +99,14 @@ def kind(subgroup: str) -> str:
     for prefix in ("animal-", "food-", "place-", "transport-"):
         words = words.removeprefix(prefix)
     odd = {"prepared": "food", "asian": "food", "ground": "vehicle", "air": "aircraft", "water": "boat", "marine": "sea animal"}
-    odd |= {"other": "place", "sky-weather": "sky", "plant-other": "plant", "plant-flower": "flower", "light-video": "lamp", "book-paper": "paper"}
+    odd |= {
+        "other": "place",
+        "sky-weather": "sky",
+        "plant-other": "plant",
+        "plant-flower": "flower",
+        "light-video": "lamp",
+        "book-paper": "paper",
+    }
     odd |= {"geographic": "landscape", "award-medal": "medal", "arts-crafts": "art", "religious": "building"}
     return odd.get(words, words.replace("-", " "))
 
