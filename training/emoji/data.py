@@ -226,7 +226,8 @@ def write_catalogue(chosen: dict, pairs: list, held_out: list) -> None:
         "# Attribution",
         "",
         "The weights in this folder were trained on renders of these icon sets, fetched as the npm packages",
-        "`@iconify-json/NAME`. The pictures themselves are not shipped, apart from the small grids in this folder. Changes: rendered at 64x64 on white.",
+        "`@iconify-json/NAME`. The pictures themselves are not shipped, apart from the small grids in this folder. "
+        "Changes: rendered at 64x64 on white.",
         "",
         "| style in captions | package | version | artist | licence |",
         "|---|---|---|---|---|",
