@@ -76,7 +76,7 @@ def hash_seed(style: str, thing: str, seed: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--guidance", type=float, default=4.0)
-    parser.add_argument("--steps", type=int, default=12, help="for the accuracy; the speed is measured at 25")
+    parser.add_argument("--steps", type=int, default=8, help="for the accuracy; the speed is measured at 25")
     parser.add_argument("--judge", choices=emoji.JUDGES, default="scorer")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--device", default="cpu")

@@ -184,7 +184,7 @@ def write_card(numbers: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--guidance", type=float, default=4.0, help="chosen with the annotator judge")
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--no-measure", action="store_true")
     args = parser.parse_args()
     stored = data.RUNS / "numbers.json"
