@@ -22,6 +22,10 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def decisive(self) -> dict:
+        """The settings that a stage's outputs depend on, as plain data."""
+        return self.model_dump(mode="json")
+
 
 class Concept(Section):
     """What people are asked to look for, and the words used to draw it and to check that it is gone."""
@@ -56,6 +60,20 @@ class Generate(Section):
     batch_size: Positive = Field(8, description="pictures drawn together; changes speed only")
 
 
+class QueueSettings(Section):
+    """Who is asked what on the labelling page. Nothing here changes what a judgement means, so no stage is done again for it."""
+
+    overlap: Positive = Field(2, description=f"people who judge each picture; {NOT_SAID}")
+    order: Literal["random", "active"] = Field(
+        "random", description="active: first what teaches the reward most, by its last scores; random until there are scores (ours)"
+    )
+    gold_share: Share = Field(0.05, description="share of items with a known answer mixed in, while there are unseen ones (ours)")
+    repeat_share: Share = Field(0.03, description="share of items asked a second time, to measure an annotator's own consistency (ours)")
+    lease_seconds: float = Field(900.0, gt=0, description="seconds that an item stays reserved for who was asked (ours)")
+    daily_cap: int = Field(0, ge=0, description="answers a day after which an annotator is asked no more; 0: no cap (ours)")
+    break_every: int = Field(100, ge=0, description="answers between reminders to rest; 0: none (ours)")
+
+
 class Label(Section):
     """Stage 2: judgements, from people (imported or by the labelling page) or from simulated annotators."""
 
@@ -75,6 +93,10 @@ class Label(Section):
     rankings: Positive = Field(200, description=f"rankings asked of each simulated annotator; {NOT_SAID}")
     guideline: str = Field("Is the concept in this picture?", description="the question, stored with its version")
     minimum: Positive = Field(40, description="judged pictures below which the study waits for people (ours)")
+    queue: QueueSettings = QueueSettings()
+
+    def decisive(self) -> dict:
+        return self.model_dump(mode="json", exclude={"queue"})
 
 
 class Reward(Section):

@@ -231,7 +231,7 @@ class Workspace:
         for name in READS[stage]:
             manifest = self.manifest(name)
             upstream[name] = None if manifest is None else [manifest["key"], manifest["digest"]]
-        return digest({"stage": stage, **common, "settings": getattr(self.config, stage).model_dump(mode="json"), "reads": upstream})
+        return digest({"stage": stage, **common, "settings": getattr(self.config, stage).decisive(), "reads": upstream})
 
     def is_done(self, stage: str) -> bool:
         """Whether the stage and all that it reads are finished under the present settings."""
