@@ -21,6 +21,8 @@ from hfi.feedback import database, tables
 from hfi.feedback.database import newest_judgement as newest_judgement
 from hfi.feedback.judgements import Judgement, now
 from hfi.feedback.tables import CURRENT, LABEL_ROUND
+from hfi.generation.brought import FOLDER as PICTURES
+from hfi.generation.brought import brought
 from hfi.workspace import Workspace
 
 BUSY_SECONDS = database.BUSY_SECONDS
@@ -270,13 +272,14 @@ class Store:
 
 
 def drawn_images(study: Workspace) -> list[tuple[str, str]]:
-    """(id, file relative to the study) of the pictures of stage 1; empty when it is not done. Reads no tensors."""
+    """(id, file relative to the study) of the pictures that people brought and of those that stage 1 drew. Reads no tensors."""
+    own = {row["id"]: f"{PICTURES}/{row['file']}" for row in brought(study)}
     path = study.path("generate", "images.jsonl")
     if not study.path("generate", "manifest.json").exists():
-        return []
+        return list(own.items())
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [(row["id"], f"generate/{row['file']}") for row in rows]
+        return list(({row["id"]: f"generate/{row['file']}" for row in rows} | own).items())
     except (OSError, ValueError, KeyError, TypeError):
         raise HFIError("half-written or damaged", file=path, remedy="delete the folder and run 'hfi generate' again") from None
 

@@ -100,13 +100,13 @@ item = Table(  # what people are asked
     Column("gold", Integer, nullable=False),  # 1: the answer is known
     Column("wanted", Integer, nullable=False),  # judgements by people; gold items are asked of everybody
     Column("imported", Integer, nullable=False),  # how many of those came by a file
-    Column("state", Integer, nullable=False),  # 0: nobody answered yet; 1: some did; 2: as many as are wanted
+    Column("done", Integer, nullable=False),  # 1: as many judgements as are wanted; never for gold items
     Column("position", BigInteger, nullable=False),  # random, from the study's seed: the order in which items come up
     Column("created", String(32), nullable=False),
     UniqueConstraint("round", "task", "target"),
     _one_of("task", TASKS),
 )
-Index("item_by_position", item.c.round, item.c.gold, item.c.state, item.c.position)
+Index("item_by_position", item.c.round, item.c.gold, item.c.done, item.c.position)
 lease = Table(  # an item in one annotator's hands, for a time or, once answered, for good
     "lease",
     metadata,

@@ -30,13 +30,13 @@ def upgrade() -> None:
         sa.Column("gold", sa.Integer, nullable=False),
         sa.Column("wanted", sa.Integer, nullable=False),
         sa.Column("imported", sa.Integer, nullable=False),
-        sa.Column("state", sa.Integer, nullable=False),
+        sa.Column("done", sa.Integer, nullable=False),
         sa.Column("position", sa.BigInteger, nullable=False),
         sa.Column("created", sa.String(32), nullable=False),
         sa.UniqueConstraint("round", "task", "target"),
         sa.CheckConstraint("task IN ('binary', 'ranking')"),
     )
-    op.create_index("item_by_position", "item", ["round", "gold", "state", "position"])
+    op.create_index("item_by_position", "item", ["round", "gold", "done", "position"])
     op.create_table(
         "lease",
         sa.Column("number", sa.Integer, primary_key=True),
