@@ -1,12 +1,15 @@
 """Blind evaluation by people: pictures of the original and of the erased model, mixed and unlabelled.
 
-A round is a study folder of its own that holds pictures and a question and nothing else, so the labelling app shows it like any study:
+A round is a round of the study's own store (`round` of images, guidelines, items and judgements), so the labelling app, its accounts
+and its queue serve it like the label round: Queue.of(study, store, "human-concept"). Its judgements never reach the reward.
 
-    STUDY/human/concept/     "is the concept here?"; open it with: hfi label STUDY/human/concept
-    STUDY/human/hand/        styles: "same hand as the reference pictures?"; ROUND/references/ holds the artist's real pictures
-    STUDY/human/key.json     which picture is which; read by the numbers, never by the app
+    round "human-concept"    "is the concept here?"
+    round "human-hand"       styles: "same hand as the reference pictures?"
+    STUDY/human/images/      the pictures, under random ids that say nothing of the model
+    STUDY/human/references/  the artist's real pictures, shown beside every picture of "human-hand"
+    STUDY/human/key.json     which picture is which; read by the numbers, never served
 
-Both rounds show pictures of the frozen prompt sets, the same prompts and seeds before and after, under ids that say nothing.
+Both rounds show pictures of the frozen prompt sets, the same prompts and seeds before and after.
 """
 
 from __future__ import annotations
@@ -18,15 +21,15 @@ from pathlib import Path
 from hfi.evaluation.statistics import Estimate
 from hfi.workspace import Workspace
 
-QUESTIONS = ("concept", "hand")
+QUESTIONS = ("concept", "hand")  # rounds "human-concept" and "human-hand"
 
 
 @dataclass(frozen=True)
 class Round:
-    """One round: a study folder for the labelling app."""
+    """One round of the study's store."""
 
+    name: str  # "human-concept" or "human-hand": the `round` of Queue.of and of judgements
     question: str  # "concept" or "hand"
-    folder: Path
     words: str  # the question as raters read it
     pictures: int
     references: tuple[Path, ...]  # shown beside every picture; empty for "concept"
