@@ -7,10 +7,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRAINING := $(VENV)/.installed-training
 PYTEST_FLAGS ?=
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+POSTGRES_TESTS := $(addprefix tests/unit/feedback/test_,store.py queue.py accounts.py migrations.py)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean style test test-slow lint docs emoji-model clean
+.PHONY: help venv demo demo-clean style test test-slow test-postgres lint docs emoji-model clean
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -42,6 +44,11 @@ test: $(STAMP)  ## the tests, under ten minutes on two cores
 
 test-slow: $(STAMP)  ## the slow kinds: kill -9 in every stage, the wheel, the full demo
 	@$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+test-postgres: $(STAMP)  ## the feedback store's tests against a real PostgreSQL server on loopback (installs it from Debian's packages)
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || (echo "Installing PostgreSQL ..." && $(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null)
+	@$(BIN)/python tests/postgres.py $(BIN)/python -m pytest -m "not slow" $(POSTGRES_TESTS) $(PYTEST_FLAGS)
 
 lint: $(STAMP)  ## read the code for mistakes (ruff)
 	@$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import Column, Connection, Engine, Float, ForeignKey, Index, Integer, MetaData, Row, String, Table, Text, insert, text
+from sqlalchemy import Column, Connection, Engine, Float, ForeignKey, Index, Integer, MetaData, Row, String, Table, Text, insert
 
 from hfi.errors import disk_errors
 from hfi.feedback import database
@@ -273,10 +273,9 @@ class Accounts:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Connection]:
-        engine = self._open()
-        with self._turn, database.plain_errors(self.path, BUSY_SECONDS):
-            with engine.connect().execution_options(writes=True) as connection, connection.begin():
-                yield connection
+        connecting, plain = self._open().connect(), database.plain_errors(self.path, BUSY_SECONDS)
+        with self._turn, plain, connecting.execution_options(writes=True) as connection, connection.begin():
+            yield connection
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Connection]:
