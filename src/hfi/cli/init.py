@@ -13,14 +13,18 @@ from hfi.config import StudyConfig, dump_config
 
 def settings_text() -> str:
     """Every setting with its default and where that comes from, one paragraph each."""
+    return "\n\n".join(_lines(StudyConfig)).replace("[", "\\[")
+
+
+def _lines(section: type, prefix: str = "") -> list[str]:
     lines = []
-    for section, field in StudyConfig.model_fields.items():
-        inner = getattr(field.annotation, "model_fields", None)
-        for name, entry in (inner or {section: field}).items():
-            dotted = f"{section}.{name}" if inner else name
-            default = list(entry.default) if isinstance(entry.default, tuple) else entry.default
-            lines.append(f"{dotted} = {default}: {entry.description}")
-    return "\n\n".join(lines).replace("[", "\\[")
+    for name, field in section.model_fields.items():
+        if hasattr(field.annotation, "model_fields"):
+            lines += _lines(field.annotation, f"{prefix}{name}.")
+        else:
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            lines.append(f"{prefix}{name} = {default}: {field.description}")
+    return lines
 
 
 EPILOG = f"""Examples:

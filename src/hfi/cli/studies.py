@@ -62,11 +62,12 @@ def states(study: Workspace) -> dict[str, str]:
 def new_judgements(study: Workspace) -> bool:
     """Whether people have judged since the label stage took its snapshot."""
     seen = ((study.manifest("label") or {}).get("facts") or {}).get("store")
-    if not seen or not study.store_path.exists():
+    if not seen:
         return False
-    from hfi.feedback.store import newest_judgement
+    from hfi.feedback import database
 
-    return newest_judgement(study.store_path) != seen[0]
+    where = database.place(study)
+    return database.is_there(where) and database.newest_judgement(where) != seen[0]
 
 
 def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) -> Workspace:

@@ -9,19 +9,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import Connection, text
 
 from hfi.config import QueueSettings
 from hfi.errors import HFIError
+from hfi.feedback import active
 from hfi.feedback.tables import LABEL_ROUND
 from hfi.seeds import derive
 
 WINDOW = 64  # work items at the front of the order that one choice looks at
 REPEAT_GAP = 30  # answers between an item and its repeat, at least
-SCORES = Path("reward", "scores.jsonl")  # what active choice reads, relative to the study
 
 # What is in reach of an annotator: not in their hands, not judged by them by a file, and with a place that nobody else has taken.
 IN_REACH = """NOT EXISTS (SELECT 1 FROM lease AS mine WHERE mine.item = i.id AND mine.annotator = :who AND mine.turn = 0
@@ -56,7 +55,7 @@ class Chooser:
         self._cursors: dict[int, tuple[int, float]] = {}
         self._active: list[str] = []
         self._active_cursors: dict[int, tuple[int, float]] = {}
-        self._scores_time: float | None = None
+        self._scores: tuple[Path, int] | None = None  # the file of scores that was ordered by, and when it was written
         self._ordering = threading.Lock()
 
     def choose(self, connection: Connection, who: int, pseudonym: str, count: int, moment: float) -> list[tuple[int, int]]:
@@ -148,28 +147,19 @@ class Chooser:
         return found[:enough]
 
     def _look_for_scores(self, connection: Connection) -> None:
-        """Order anew, beside the work, when the reward has written new scores."""
+        """Order anew, beside the work, when there are new scores (the reward's, or a machine's before it)."""
         with contextlib.suppress(OSError):
-            changed = (self.folder / SCORES).stat().st_mtime
-            if changed != self._scores_time and self._ordering.acquire(blocking=False):
-                self._scores_time = changed
+            path = active.score_file(self.folder)
+            changed = (path, path.stat().st_mtime_ns) if path is not None else None
+            if changed != self._scores and self._ordering.acquire(blocking=False):
+                self._scores = changed
                 names = list(connection.scalars(OPEN_NAMES, {"round": self.round}))
                 threading.Thread(target=self._order, args=(names,), daemon=True).start()
 
     def _order(self, names: list[str]) -> None:
         try:
-            order = _active_order()
-            if order is not None:
-                with contextlib.suppress(HFIError):  # scores that cannot be read: the random order goes on
-                    self._active = list(order(self.folder, names))
-                    self._active_cursors.clear()
+            with contextlib.suppress(HFIError):  # scores that cannot be read: the order goes on as it was
+                self._active = list(active.order(self.folder, names))
+                self._active_cursors.clear()
         finally:
             self._ordering.release()
-
-
-def _active_order() -> Callable[[Path, list[str]], list[str]] | None:
-    try:
-        from hfi.feedback.active import order
-    except ImportError:
-        return None
-    return order

@@ -145,7 +145,7 @@ def test_evaluation_rounds_have_items_of_their_own(store):
 
 
 def test_active_order_puts_first_what_teaches_most(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(choosing, "_active_order", lambda: lambda folder, names: sorted(names, reverse=True))
+    monkeypatch.setattr(choosing.active, "order", lambda folder, names: sorted(names, reverse=True))
     asked = queue(store, folder=tmp_path, order="active", overlap=1)
     assert len(asked.next("early", 2)) == 2  # no scores yet: the random order
     (tmp_path / "reward").mkdir()
@@ -163,7 +163,7 @@ def test_active_order_without_readable_scores_goes_on_at_random(store, tmp_path,
     def broken(folder, names):
         raise HFIError("half-written")
 
-    monkeypatch.setattr(choosing, "_active_order", lambda: broken)
+    monkeypatch.setattr(choosing.active, "order", broken)
     (tmp_path / "reward").mkdir()
     (tmp_path / "reward" / "scores.jsonl").write_text("{")
     asked = queue(store, folder=tmp_path, order="active", overlap=1)
