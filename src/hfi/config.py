@@ -77,8 +77,14 @@ class QueueSettings(Section):
 class Label(Section):
     """Stage 2: judgements, from people (imported or by the labelling page) or from simulated annotators."""
 
-    source: Literal["people", "simulated"] = Field(
-        "people", description="simulated: annotators played by a judge network, marked so wherever their numbers appear"
+    source: Literal["people", "simulated", "machines"] = Field(
+        "people",
+        description="people (with what label.machines say beside them); machines: only those; simulated: annotators played by a "
+        "judge network, marked so wherever their numbers appear",
+    )
+    machines: tuple[str, ...] = Field(
+        (),
+        description="detectors that judge every picture: 'clip:emoji' or 'clip:FOLDER' (by words), 'classifier:FILE', 'nudenet' (ours)",
     )
     judgement: Literal["binary", "ranking", "both"] = Field(
         "binary", description="binary for clear guidelines, ranking for artist styles (HFI section on feedback)"
@@ -102,6 +108,11 @@ class Label(Section):
 class Reward(Section):
     """Stages 3 and 4: r_psi(x) on CLIP image embeddings, and the top-K pictures with their weights."""
 
+    aggregation: Literal["dawid_skene", "mace", "majority"] = Field(
+        "dawid_skene",
+        description="how several answers to one picture become a label: dawid_skene and mace learn how far each annotator is right, "
+        f"majority lets all count alike (docs/aggregation.md says why the first is the default); {NOT_SAID}",
+    )
     encoder: str = Field("emoji", description="CLIP image encoder: 'emoji' or a transformers CLIP folder or hub id")
     hidden: tuple[Positive, ...] = Field((128,), description=f"MLP widths; {NOT_SAID}")
     steps: Positive = Field(600, description=f"optimiser steps; {NOT_SAID}")

@@ -89,6 +89,15 @@ def learnable(count: int = 60, width: int = 12):
     return embeddings, names, votes, orders
 
 
+def weighed(votes):
+    """Votes as shares that count as many judgements as there are."""
+    return {name: (present / total, float(total)) for name, (present, total) in votes.items()}
+
+
+def even(orders):
+    return [(order, 1.0) for order in orders]
+
+
 @pytest.mark.parametrize("sort", ["binary", "ranking", "both"])
 def test_the_same_seed_gives_the_same_fit_bit_for_bit_and_it_learns(sort):
     embeddings, names, votes, orders = learnable()
@@ -96,7 +105,7 @@ def test_the_same_seed_gives_the_same_fit_bit_for_bit_and_it_learns(sort):
     labels = {name: p / n for name, (p, n) in votes.items()}
     kept = held_out_pictures(labels, names, 0.25, seed=4)
     index = {name: i for i, name in enumerate(names)}
-    train, held_out = gather(index, votes, orders, set(names) - kept), gather(index, votes, orders, kept)
+    train, held_out = gather(index, weighed(votes), even(orders), set(names) - kept), gather(index, weighed(votes), even(orders), kept)
     settings = {"hidden": (16,), "steps": 150, "learning_rate": 1e-2, "weight_decay": 1e-2, "ranking_size": 5, "seed": 4}
     first, curves = fit(embeddings, train, held_out, **settings)
     torch.manual_seed(99)  # the global generator has no say
@@ -117,7 +126,7 @@ def test_the_same_seed_gives_the_same_fit_bit_for_bit_and_it_learns(sort):
 def test_both_losses_add_up():
     embeddings, names, votes, orders = learnable()
     index, model = {name: i for i, name in enumerate(names)}, RewardModel(12, (8,), seed=1)
-    parts = [gather(index, v, o, set(names)) for v, o in [(votes, []), ({}, orders), (votes, orders)]]
+    parts = [gather(index, weighed(v), even(o), set(names)) for v, o in [(votes, []), ({}, orders), (votes, orders)]]
     binary, ranking, both = (loss(model, embeddings, part, 5).item() for part in parts)
     assert both == pytest.approx(binary + ranking)
 
@@ -127,7 +136,7 @@ def test_no_picture_is_learned_from_and_tested_on():
     labels = {name: p / n for name, (p, n) in votes.items()}
     kept = held_out_pictures(labels, names, 0.25, seed=0)
     index = {name: i for i, name in enumerate(names)}
-    train, held_out = gather(index, votes, orders, set(names) - kept), gather(index, votes, orders, kept)
+    train, held_out = gather(index, weighed(votes), even(orders), set(names) - kept), gather(index, weighed(votes), even(orders), kept)
     learned = set(train.rows.tolist()) | set(train.pairs.flatten().tolist())
     assert not learned & (set(held_out.rows.tolist()) | set(held_out.pairs.flatten().tolist()))
     assert len(kept) == pytest.approx(15, abs=1) and len(train.rows) + len(held_out.rows) == 60

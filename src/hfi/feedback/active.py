@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,8 @@ def read_scores(folder: Path) -> dict[str, Score]:
     number = 0
     try:
         with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, 1):
+            for line in stream:
+                number += 1
                 row = json.loads(line)
                 score = Score(float(row["score"]), float(row["uncertainty"]), int(row["cluster"]))
                 if not (math.isfinite(score.score) and math.isfinite(score.uncertainty)):
@@ -61,34 +62,29 @@ def read_scores(folder: Path) -> dict[str, Score]:
     return found
 
 
-def teaching_order(scores: Mapping[str, Score], judged: Collection[str] = (), seed: int = 0) -> list[str]:
-    """Pictures not judged yet, those first that teach most: uncertain ones, in turn from different clusters.
+def order(folder: Path, names: Iterable[str], seed: int = 0) -> list[str]:
+    """Pictures (ids), those first that teach most; ones that nothing scored yet come last, in the order given."""
+    names, scores = list(names), read_scores(folder)
+    known = {name: scores[name] for name in names if name in scores}
+    return [*teaching_order(known, seed), *(name for name in names if name not in known)]
 
-    Args:
-        scores: from `read_scores`; judged: ids that were judged already, which count as taken from their clusters;
-        seed: decides between equals.
-    """
-    judged = set(judged)
-    taken: dict[int, int] = {}
+
+def teaching_order(scores: Mapping[str, Score], seed: int = 0) -> list[str]:
+    """All pictures of `scores`: uncertain ones first, in turn from different clusters; `seed` decides between equals."""
     clusters: dict[int, list[tuple[float, int, str]]] = {}
     for name, score in scores.items():
-        if name not in judged:
-            clusters.setdefault(score.cluster, []).append((-score.uncertainty, derive(seed, "active", name), name))
+        clusters.setdefault(score.cluster, []).append((-score.uncertainty, derive(seed, "active", name), name))
     for rows in clusters.values():
         rows.sort(reverse=True)  # the best last, to be popped
     queue = [(rows[-1][0], rows[-1][1], cluster) for cluster, rows in clusters.items()]
     heapq.heapify(queue)
-    order = []
+    taken = dict.fromkeys(clusters, 0)
+    found = []
     while queue:
         _, _, cluster = heapq.heappop(queue)
         rows = clusters[cluster]
-        order.append(rows.pop()[2])
-        taken[cluster] = taken.get(cluster, 0) + 1
+        found.append(rows.pop()[2])
+        taken[cluster] += 1
         if rows:
             heapq.heappush(queue, (rows[-1][0] * SHARING ** taken[cluster], rows[-1][1], cluster))
-    return order
-
-
-def priorities(folder: Path, judged: Collection[str] = (), seed: int = 0) -> dict[str, int]:
-    """{image id: place in the teaching order, from 0}; empty when nothing scored the pictures yet."""
-    return {name: place for place, name in enumerate(teaching_order(read_scores(folder), judged, seed))}
+    return found

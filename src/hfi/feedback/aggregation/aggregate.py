@@ -58,7 +58,8 @@ def aggregate(rows: Iterable[Judgement], method: str = "dawid_skene") -> Aggrega
     """Labels from binary judgements (unsure, skip, withdrawn and rankings are left out).
 
     With "dawid_skene" and "mace" a picture's weight is tanh(s / 2)^2, s the log-odds of its answers: 1 where they settle the
-    label, 0 where they tell nothing (a tie between equals, or only annotators who answer at random).
+    label, 0 where they tell nothing (a tie between equals, or only annotators who answer at random). Where a reviewer decided, the
+    label is that decision, of weight 1 or of as many answers as there are and one more.
     Raises HFIError for an unknown method.
     """
     if method not in METHODS:
@@ -68,13 +69,14 @@ def aggregate(rows: Iterable[Judgement], method: str = "dawid_skene") -> Aggrega
         return Aggregate(method, {}, (), None)
     _, total = answers.votes()
     if method == "majority":
-        present, weight = majority(answers), total
+        present, weight = majority(answers), total + ~numpy.isnan(answers.known)
         prevalence = float(present.mean())
         sensitivity, specificity = _against(answers, present)
     else:
         found = (dawid_skene if method == "dawid_skene" else mace)(answers)
         present, sensitivity, specificity = found.present, found.sensitivity, found.specificity
-        weight = numpy.tanh(answers.log_odds(sensitivity, specificity) / 2) ** 2
+        told = numpy.tanh(answers.log_odds(sensitivity, specificity) / 2) ** 2
+        weight = numpy.where(numpy.isnan(answers.known), told, 1.0)
         prevalence = float(getattr(found, "prevalence", present.mean()))
     given = answers.per_annotator(numpy.ones_like(answers.present))
     return Aggregate(

@@ -23,17 +23,24 @@ class Answers:
     image: ndarray  # (v,) index into images
     annotator: ndarray  # (v,) index into annotators
     present: ndarray  # (v,) 0.0 or 1.0
+    known: ndarray  # (n,) 0.0 or 1.0 where a reviewer decided (adjudication), else nan
 
     @classmethod
     def of(cls, rows: Iterable[Judgement]) -> Answers:
         """The answers among judgements: unsure, skip, withdrawn and rankings say nothing about presence and are left out.
 
-        One answer of one annotator on one picture: of several the last counts.
+        One answer of one annotator on one picture: of several the last counts. A reviewer's adjudication is no answer among
+        others but the label, from which the reliability of those who answered is learned as well.
         """
         said: dict[tuple[str, str], float] = {}
         kinds: dict[str, str] = {}
+        decided: dict[str, float] = {}
         for row in rows:
             if row.task != "binary":
+                continue
+            if row.purpose == "adjudication":
+                if row.value in DECIDED:
+                    decided[row.images[0]] = float(row.value == "present")
                 continue
             place = (row.images[0], row.annotator)
             if row.value in DECIDED:
@@ -41,7 +48,7 @@ class Answers:
                 kinds[row.annotator] = row.kind
             else:
                 said.pop(place, None)
-        images, annotators = sorted({name for name, _ in said}), sorted({name for _, name in said})
+        images, annotators = sorted({*decided, *(name for name, _ in said)}), sorted({name for _, name in said})
         rank, place = {name: i for i, name in enumerate(images)}, {name: i for i, name in enumerate(annotators)}
         order = sorted(said)
         return cls(
@@ -51,7 +58,12 @@ class Answers:
             numpy.array([rank[image] for image, _ in order], dtype=int),
             numpy.array([place[annotator] for _, annotator in order], dtype=int),
             numpy.array([said[key] for key in order], dtype=float),
+            numpy.array([decided.get(name, numpy.nan) for name in images], dtype=float),
         )
+
+    def settled(self, present: ndarray) -> ndarray:
+        """Probabilities (n,) with what a reviewer decided put in their place."""
+        return numpy.where(numpy.isnan(self.known), present, self.known)
 
     def per_image(self, values: ndarray) -> ndarray:
         """Sums (n,) of one number per answer (v,)."""

@@ -15,7 +15,10 @@ from scipy.special import expit, logit
 from hfi.feedback.aggregation.answers import Answers
 from hfi.feedback.aggregation.majority import majority
 
-PRIOR = (4.0, 1.0)  # as if each annotator had been seen to give four right answers and one wrong, of each label (ours)
+PRIOR = (4.0, 0.5)  # pseudo-counts: as if each annotator had given four right answers of each label and half a wrong one (ours)
+LEVEL = 2.0  # pseudo-count of pictures of each label. Four times PRIOR's wrong one: an answer that nobody contradicts is
+# right with a chance of at least 0.8, however rare the concept (with equal pseudo-counts a single annotator's rare
+# "present" would be half explained away as that annotator's mistakes)
 STEPS, TOLERANCE = 2000, 1e-7
 NEVER = 1e-9  # no rate is taken for 0 or 1
 
@@ -39,7 +42,7 @@ def dawid_skene(answers: Answers, prior: tuple[float, float] = PRIOR, steps: int
         prior: pseudo-counts (right, wrong) of every annotator on each label; (0, 0) is plain maximum likelihood.
     """
     right, wrong = prior
-    level = float(right + wrong > 0)  # of the prevalence: one picture of each label, where there is a prior at all
+    level = LEVEL if right + wrong > 0 else 0.0
     p = majority(answers)
     done = 0
     while True:
@@ -48,7 +51,7 @@ def dawid_skene(answers: Answers, prior: tuple[float, float] = PRIOR, steps: int
         sensitivity = _rate(answers.per_annotator(at_present * said), answers.per_annotator(at_present), right, wrong)
         specificity = _rate(answers.per_annotator(at_absent * (1 - said)), answers.per_annotator(at_absent), right, wrong)
         prevalence = float(_rate(p.sum(), len(p), level, level))
-        fresh = expit(logit(prevalence) + answers.log_odds(sensitivity, specificity))
+        fresh = answers.settled(expit(logit(prevalence) + answers.log_odds(sensitivity, specificity)))
         moved, p = float(numpy.abs(fresh - p).max(initial=0.0)), fresh
         done += 1
         if moved <= tolerance or done >= steps:

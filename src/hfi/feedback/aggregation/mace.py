@@ -44,8 +44,8 @@ def mace(answers: Answers, steps: int = STEPS, tolerance: float = TOLERANCE) -> 
     """Variational Bayes until no probability moves by more than `tolerance`."""
     said = answers.present
     present, total = answers.votes()
-    p = (present + 1) / (total + 2)
-    given, yes = answers.per_annotator(numpy.ones_like(said)), answers.per_annotator(said)
+    p = answers.settled((present + 1) / (total + 2))
+    given = answers.per_annotator(numpy.ones_like(said))
     # at first, what the majority contradicts counts as spam
     agrees = numpy.where(said > 0, p[answers.image], 1 - p[answers.image])
     spammed = answers.per_annotator(1 - agrees)
@@ -58,7 +58,7 @@ def mace(answers: Answers, steps: int = STEPS, tolerance: float = TOLERANCE) -> 
         by_habit = spam[answers.annotator] * habit
         by_looking = know[answers.annotator]
         log_ratio = numpy.log(by_looking + by_habit) - numpy.log(by_habit)  # of the label that the answer names against the other
-        fresh = expit(answers.per_image(numpy.where(said > 0, log_ratio, -log_ratio)))
+        fresh = answers.settled(expit(answers.per_image(numpy.where(said > 0, log_ratio, -log_ratio))))
         # an answer that names the true label was spam with by_habit / (by_looking + by_habit); any other certainly
         agrees = numpy.where(said > 0, fresh[answers.image], 1 - fresh[answers.image])
         was_spam = agrees * by_habit / (by_looking + by_habit) + 1 - agrees
