@@ -42,7 +42,7 @@ def upgrade() -> None:
     op.create_table(
         "assignment",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("annotator", sa.ForeignKey("annotator.id"), nullable=False),
+        sa.Column("annotator", sa.Integer, sa.ForeignKey("annotator.id"), nullable=False),
         sa.Column("task", sa.String(8), nullable=False),
         sa.Column("target", sa.Text, nullable=False),
         sa.Column("images", sa.Text, nullable=False),
@@ -53,11 +53,11 @@ def upgrade() -> None:
     op.create_table(
         "judgement",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("annotator", sa.ForeignKey("annotator.id"), nullable=False),
-        sa.Column("guideline", sa.ForeignKey("guideline.version"), nullable=False),
+        sa.Column("annotator", sa.Integer, sa.ForeignKey("annotator.id"), nullable=False),
+        sa.Column("guideline", sa.Integer, sa.ForeignKey("guideline.version"), nullable=False),
         sa.Column("task", sa.String(8), nullable=False),
         sa.Column("target", sa.Text, nullable=False),
-        sa.Column("image", sa.ForeignKey("image.id")),
+        sa.Column("image", sa.String(64), sa.ForeignKey("image.id")),
         sa.Column("value", sa.String(8), nullable=False),
         sa.Column("ranking", sa.Text),
         sa.Column("excluded", sa.Text),

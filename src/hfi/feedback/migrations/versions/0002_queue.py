@@ -41,8 +41,8 @@ def upgrade() -> None:
         "lease",
         sa.Column("number", sa.Integer, primary_key=True),
         sa.Column("token", sa.String(32), nullable=False, unique=True),
-        sa.Column("item", sa.ForeignKey("item.id"), nullable=False),
-        sa.Column("annotator", sa.ForeignKey("annotator.id"), nullable=False),
+        sa.Column("item", sa.Integer, sa.ForeignKey("item.id"), nullable=False),
+        sa.Column("annotator", sa.Integer, sa.ForeignKey("annotator.id"), nullable=False),
         sa.Column("turn", sa.Integer, nullable=False),
         sa.Column("until", sa.Float, nullable=False),
         sa.Column("answered", sa.Integer, nullable=False),
@@ -52,7 +52,7 @@ def upgrade() -> None:
     _judgement()
     op.create_table(
         "gold",
-        sa.Column("image", sa.ForeignKey("image.id"), primary_key=True),
+        sa.Column("image", sa.String(64), sa.ForeignKey("image.id"), primary_key=True),
         sa.Column("value", sa.String(16), nullable=False),
         sa.Column("note", sa.Text, nullable=False),
         sa.Column("quiz", sa.Integer, nullable=False),
@@ -61,7 +61,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "tally",
-        sa.Column("annotator", sa.ForeignKey("annotator.id"), primary_key=True),
+        sa.Column("annotator", sa.Integer, sa.ForeignKey("annotator.id"), primary_key=True),
         sa.Column("round", sa.String(32), primary_key=True),
         sa.Column("day", sa.String(10), primary_key=True),
         sa.Column("answers", sa.Integer, nullable=False),
@@ -69,7 +69,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "preference",
-        sa.Column("annotator", sa.ForeignKey("annotator.id"), primary_key=True),
+        sa.Column("annotator", sa.Integer, sa.ForeignKey("annotator.id"), primary_key=True),
         sa.Column("choices", sa.Text, nullable=False),
         sa.Column("changed", sa.String(32), nullable=False),
     )
@@ -95,11 +95,11 @@ def _judgement() -> None:
     op.create_table(
         "judgement",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("annotator", sa.ForeignKey("annotator.id"), nullable=False),
-        sa.Column("guideline", sa.ForeignKey("guideline.version"), nullable=False),
+        sa.Column("annotator", sa.Integer, sa.ForeignKey("annotator.id"), nullable=False),
+        sa.Column("guideline", sa.Integer, sa.ForeignKey("guideline.version"), nullable=False),
         sa.Column("task", sa.String(8), nullable=False),
         sa.Column("target", sa.Text, nullable=False),
-        sa.Column("image", sa.ForeignKey("image.id")),
+        sa.Column("image", sa.String(64), sa.ForeignKey("image.id")),
         sa.Column("value", sa.String(16), nullable=False),
         sa.Column("ranking", sa.Text),
         sa.Column("excluded", sa.Text),
@@ -107,9 +107,9 @@ def _judgement() -> None:
         sa.Column("created", sa.String(32), nullable=False),
         _round(),
         sa.Column("purpose", sa.String(16), nullable=False, server_default="work"),
-        sa.Column("lease", sa.ForeignKey("lease.number")),
+        sa.Column("lease", sa.Integer, sa.ForeignKey("lease.number")),
         sa.Column("submission", sa.String(64), unique=True),
-        sa.Column("withdraws", sa.ForeignKey("judgement.id"), unique=True),
+        sa.Column("withdraws", sa.Integer, sa.ForeignKey("judgement.id"), unique=True),
         sa.CheckConstraint("task IN ('binary', 'ranking')"),
         sa.CheckConstraint("value IN ('present', 'absent', 'unsure', 'skip', 'ranked', 'withdrawn')"),
         sa.CheckConstraint("purpose IN ('work', 'gold', 'quiz', 'repeat', 'adjudication')"),
