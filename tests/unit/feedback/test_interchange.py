@@ -115,7 +115,8 @@ def test_encodings_binaries_and_endless_lines_are_named(study, tmp_path, suffix)
 
 def test_missing_files_folders_and_unknown_kinds_are_named(study, tmp_path):
     (tmp_path / "folder.csv").mkdir()
-    for name, words in [("none.jsonl", "no such file"), ("folder.csv", "holds no picture"), ("labels.xlsx", "unknown kind of file '.xlsx'")]:
+    kinds = "unknown kind of file '.xlsx'"
+    for name, words in [("none.jsonl", "no such file"), ("folder.csv", "holds no picture"), ("labels.xlsx", kinds)]:
         assert words in refused(study, tmp_path / name)
 
 

@@ -35,7 +35,7 @@ def study(tmp_path) -> Workspace:
 
 def choice(word: str, image: str = "/data/upload/7/0a1b2c3d-im0.png", **annotation) -> dict:
     result = [{"from_name": "c", "to_name": "i", "type": "choices", "value": {"choices": [word]}}]
-    return {"id": 1, "data": {"image": image}, "annotations": [{"id": 9, "completed_by": 3, "result": result, **annotation}]}
+    return {"id": 1, "data": {"image": image}, "annotations": [{"id": 9, "completed_by": 3, "result": result} | annotation]}
 
 
 def load(study: Workspace, tasks: object, tmp_path: Path) -> list[Judgement]:
@@ -81,11 +81,15 @@ def test_export_then_import_gives_equal_judgements(tmp_path_factory, judgements)
 
 def test_an_export_of_label_studio_is_understood_and_nothing_personal_taken(study, tmp_path):
     by = {"id": 12, "email": "jo@example.org", "first_name": "Jo"}
-    tasks = [choice("Weapon", completed_by=by, lead_time=4.5, created_at="2026-01-02T03:04:05.678901Z"), choice("no weapon", "s3://b/x/im1.jpg"),
-             choice("yes", "/data/local-files/?d=images/im2.png"), {**choice("x", "im3"), "annotations": []}]  # fmt: skip
+    tasks = [
+        choice("Weapon", completed_by=by, lead_time=4.5, created_at="2026-01-02T03:04:05.678901Z"),
+        choice("no weapon", "s3://b/x/im1.jpg"),
+        choice("yes", "/data/local-files/?d=images/im2.png"),
+        {**choice("x", "im3"), "annotations": []},
+    ]
     found = load(study, tasks, tmp_path)
-    assert [(j.images[0], j.annotator, j.value, j.kind) for j in found] == [
-        ("im0", "label-studio-12", "present", "human"), ("im1", "label-studio-3", "absent", "human"), ("im2", "label-studio-3", "present", "human")]  # fmt: skip
+    assert [(j.images[0], j.annotator, j.value) for j in found] == [
+        ("im0", "label-studio-12", "present"), ("im1", "label-studio-3", "absent"), ("im2", "label-studio-3", "present")]  # fmt: skip
     assert found[0].seconds == 4.5 and found[0].created.startswith("2026-01-02")
     assert b"jo@example" not in study.store_path.read_bytes() + b"".join(p.read_bytes() for p in study.root.glob("feedback.sqlite*"))
 
@@ -130,8 +134,8 @@ def test_rankers_with_and_without_buckets(study, tmp_path, ranker, order, exclud
         ([choice("yes", hfi={"annotator": ["a"]})], "annotator"),
         ([choice("yes", created_at="yesterday")], "created: 'yesterday' is not"),
         ([choice("yes"), choice("no")], "contradicts task 1, annotation 1"),
-        ([{"data": {"image": "im0"}, "annotations": [{"result": [{"type": "choices", "value": {"choices": ["yes", "no"]}}]}]}], "is not one choice"),
-        ([{"data": {"image": "im0"}, "annotations": [{"result": [{"type": "ranker", "value": {"ranker": {"rank": ["im0"]}}}]}]}], "has no list"),
+        ([choice("yes", result=[{"type": "choices", "value": {"choices": ["yes", "no"]}}])], "is not one choice"),
+        ([choice("yes", result=[{"type": "ranker", "value": {"ranker": {"rank": ["im0"]}}}])], "has no list"),
         ([{"data": {"items": [{"id": "im0"}, {"id": "im1"}]}, "annotations": [{"result": [
             {"type": "ranker", "value": {"ranker": {"a": ["im0"], "b": ["im1"]}}}]}]}], "call the bucket with the order 'ranking'"),
     ],
