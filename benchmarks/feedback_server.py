@@ -366,21 +366,19 @@ def fill(study: Path, database: str | None, images: int, judgements: int) -> Non
             first = connection.scalar(text("SELECT min(id) FROM annotator WHERE pseudonym LIKE 'person%'"))
             item = connection.scalar(text("SELECT min(id) FROM item"))
             guideline = connection.scalar(text("SELECT max(version) FROM guideline"))
-            offset = connection.scalar(text("SELECT coalesce(max(number), 0) FROM lease")) + 1
-            where = {"last": judgements - 1, "images": images, "first": first, "item": item, "guideline": guideline, "offset": offset}
+            where = {"last": judgements - 1, "images": images, "first": first, "item": item, "guideline": guideline}
             who = "CAST(:first AS INTEGER) + (i % :images + 3 * (i / :images)) % 20"
             connection.execute(text(f"""{numbers} INSERT INTO lease (token, item, annotator, turn, until, answered)
                 SELECT 't' || i, CAST(:item AS INTEGER) + i % :images, {who}, 0, 0, 1 FROM n"""), where)
             connection.execute(text("""INSERT INTO judgement
-                (annotator, guideline, task, target, image, value, seconds, created, lease, submission) SELECT
-                       l.annotator, :guideline, 'binary', t.target, t.target, CASE WHEN (l.item * 7 + l.annotator % 2) % 10 = 0 THEN 'present' ELSE 'absent' END, 1.5, '2026-01-01T00:00:00.000Z',
-                       l.number, 'bulk-' || l.token
+                (annotator, guideline, task, target, image, value, seconds, created, lease, submission)
+                SELECT l.annotator, :guideline, 'binary', t.target, t.target,
+                CASE WHEN (l.item * 7 + l.annotator % 2) % 10 = 0 THEN 'present' ELSE 'absent' END,
+                1.5, '2026-01-01T00:00:00.000Z', l.number, 'bulk-' || l.token
                 FROM lease AS l JOIN item AS t ON t.id = l.item WHERE l.answered = 1 ORDER BY l.number"""), where)
             connection.execute(text("""INSERT INTO tally (annotator, round, day, answers, flagged)
                 SELECT annotator, 'label', '2026-01-01', count(*), 0 FROM lease WHERE answered = 1 GROUP BY annotator"""))
-        with store.engine.connect() as connection:
-            connection.exec_driver_sql("COMMIT" if connection.dialect.name == "postgresql" else "SELECT 1")
-            connection.exec_driver_sql("ANALYZE")
+            connection.exec_driver_sql("ANALYZE")  # as PostgreSQL does by itself after a while
 
 
 WATCH = """() => {
