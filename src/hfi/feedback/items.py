@@ -18,11 +18,14 @@ from hfi.seeds import derive
 
 UNASKED = text("""SELECT image.id FROM image LEFT JOIN item ON item.round = image.round AND item.task = 'binary' AND item.target = image.id
                   WHERE image.round = :round AND item.id IS NULL ORDER BY image.id""")
-# judgements of people that came by a file count towards what an item wants
-BY_FILE = text("""SELECT j.task, j.target, count(DISTINCT j.annotator) AS number FROM judgement AS j
-                  JOIN annotator AS a ON a.id = j.annotator
-                  WHERE j.lease IS NULL AND j.round = :round AND j.purpose = 'work' AND a.kind = 'human'
-                  AND j.value IN ('present', 'absent', 'ranked') GROUP BY j.task, j.target""")
+# judgements of people that came by a file count towards what an item wants; here the items whose count has changed
+BY_FILE = text("""SELECT item.id, came.number FROM item JOIN
+                  (SELECT j.task, j.target, count(DISTINCT j.annotator) AS number FROM judgement AS j
+                   JOIN annotator AS a ON a.id = j.annotator
+                   WHERE j.lease IS NULL AND j.round = :round AND j.purpose = 'work' AND a.kind = 'human'
+                   AND j.value IN ('present', 'absent', 'ranked') GROUP BY j.task, j.target) AS came
+                  ON came.task = item.task AND came.target = item.target
+                  WHERE item.round = :round AND item.imported != came.number""")
 ANSWERED = "(SELECT count(*) FROM lease WHERE lease.item = item.id AND lease.turn = 0 AND lease.answered = 1)"
 SETTLE = f"""UPDATE item SET done = CASE WHEN imported + {ANSWERED} >= wanted THEN 1 ELSE 0 END WHERE gold = 0"""
 
@@ -32,19 +35,20 @@ def bring_up_to_date(connection: Connection, settings: Label, seed: int, round: 
 
     Evaluation rounds get their items from whoever builds them; here only their counts are looked after.
     """
+    again = 0
     if round == LABEL_ROUND:
         if settings.judgement != "ranking":
             add(connection, [(name,) for name in connection.scalars(UNASKED, {"round": round})], settings.queue.overlap, seed, round)
         if settings.judgement != "binary":
             add(connection, _rankings(connection, settings, seed, round), settings.queue.overlap, seed, round)
         where = {"round": round, "overlap": settings.queue.overlap}
-        connection.execute(text("UPDATE item SET wanted = :overlap WHERE round = :round AND gold = 0 AND wanted != :overlap"), where)
+        change = text("UPDATE item SET wanted = :overlap WHERE round = :round AND gold = 0 AND wanted != :overlap")
+        again = connection.execute(change, where).rowcount
     counted = [row._asdict() for row in connection.execute(BY_FILE, {"round": round})]
     if counted:
-        change = text("""UPDATE item SET imported = :number WHERE round = :round AND task = :task AND target = :target
-                         AND imported != :number""")
-        connection.execute(change, [{**row, "round": round} for row in counted])
-    connection.execute(text(f"{SETTLE} AND round = :round"), {"round": round})
+        connection.execute(text("UPDATE item SET imported = :number WHERE id = :id"), counted)
+    if again or counted:
+        connection.execute(text(f"{SETTLE} AND round = :round"), {"round": round})
 
 
 def add(connection: Connection, tasks: Iterable[tuple[str, ...]], wanted: int, seed: int, round: str) -> int:

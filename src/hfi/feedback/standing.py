@@ -80,6 +80,7 @@ class Standing:
     def __init__(self, store: Store, settings: QueueSettings, round: str):
         self.store, self.settings, self.round = store, settings, round
         self._lock = threading.Lock()
+        self._opened: tuple[float, int] = (0.0, 0)
         self._counted: dict[int, tuple[float, int, int]] = {}  # annotator -> (when, items left, answers at that time)
 
     def of(self, pseudonym: str) -> dict:
@@ -108,10 +109,17 @@ class Standing:
             known = self._counted.get(who)
         if known is None or time.monotonic() - known[0] > (MANY_SECONDS if done > MANY else FRESH_SECONDS):
             where = {"who": who, "round": self.round}
-            known = time.monotonic(), connection.scalar(OPEN, where) - connection.scalar(OWN_OPEN, where), done
+            known = time.monotonic(), self._still_open(connection) - connection.scalar(OWN_OPEN, where), done
             with self._lock:
                 self._counted[who] = known
         return max(0, known[1] - (done - known[2]))
+
+    def _still_open(self, connection: Connection) -> int:
+        """Open items of the round; for large studies counted for all annotators together."""
+        when, number = self._opened
+        if number < MANY or time.monotonic() - when > FRESH_SECONDS:
+            self._opened = time.monotonic(), connection.scalar(OPEN, {"round": self.round})
+        return self._opened[1]
 
 
 def _pace(moments: list[str]) -> float:
