@@ -64,7 +64,7 @@ def read_guideline(study: Workspace) -> Guideline:
         raise HFIError("cannot be read as UTF-8 text", file=path, remedy="save it as UTF-8, or remove it") from None
     if len(text) > MOST_TEXT:
         raise HFIError(f"longer than {MOST_TEXT:,} characters", file=path, remedy="shorten it; annotators have it beside every picture")
-    found = [tuple(_pictures(study.path(place), study.root)) for place in PLACES.values()]
+    found = [pictures_of(study.path(place), study.root) for place in PLACES.values()]
     return Guideline(study.config.label.guideline, text, *found)
 
 
@@ -86,7 +86,7 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()][:MOST_PICTURES]
 
 
-def _pictures(folder: Path, root: Path):
-    for path in _files(folder):
-        if path.resolve().is_relative_to(root.resolve()):  # a link that leads out of the study is left out
-            yield Picture(file_hash(path)[:16], path.stem.replace("_", " ").replace("-", " "), path)
+def pictures_of(folder: Path, root: Path) -> tuple[Picture, ...]:
+    """The pictures of a folder by name; a link that leads out of the study is left out."""
+    inside = [path for path in _files(folder) if path.resolve().is_relative_to(root.resolve())]
+    return tuple(Picture(file_hash(path)[:16], path.stem.replace("_", " ").replace("-", " "), path) for path in inside)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from hfi.feedback.events import Invalid, NotYours, Refused
+from hfi.feedback.events import Invalid, NotYours, Refused, latest
 from hfi.feedback.guideline import MOST_TEXT
 from hfi.feedback.web.guard import needs, token
 from hfi.feedback.web.pages import guideline_html, question, render
@@ -72,4 +72,4 @@ def save_guideline(request: Request, person: Admin, text: Annotated[str, Form(ma
 def events(request: Request, person: Admin) -> Response:
     """What was refused of late: the kind and the route, no address."""
     state: State = request.app.state.hfi
-    return render(request, "events.html", events=state.events())
+    return render(request, "events.html", events=latest(state.store))

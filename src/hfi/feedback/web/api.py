@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from hfi.feedback.judgements import MAX_RANKED
 from hfi.feedback.queue import MOST, Answer, Entry, Item, Receipt
+from hfi.feedback.tables import LABEL_ROUND
 from hfi.feedback.web.guard import needs, token
 from hfi.feedback.web.state import Person, State
 
 router = APIRouter(prefix="/api")
 Annotator = Annotated[Person, Depends(needs("annotator"))]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+Round = Annotated[str, Query(pattern=r"^[a-z0-9-]{1,32}$", description="label, or an evaluation round")]
 Version = Annotated[int, Field(ge=1, lt=2**31)]
 
 
@@ -114,13 +116,15 @@ def session(request: Request, person: Annotator) -> SessionOut:
 
 
 @router.get("/next", responses=REFUSALS)
-def next_items(request: Request, person: Annotator, count: Annotated[int, Query(ge=1, le=MOST)] = 8) -> NextOut:
+def next_items(request: Request, person: Annotator, count: Annotated[int, Query(ge=1, le=MOST)] = 8,
+               round: Round = LABEL_ROUND) -> NextOut:
     """One's own open items first, then new ones; asking keeps them reserved."""
     state: State = request.app.state.hfi
     chosen = state.queue.preferences(person.pseudonym)
-    items = state.queue.next(person.pseudonym, count) if chosen.consented else []
-    return NextOut(items=[item_out(item) for item in items], progress=ProgressOut(**asdict(state.queue.progress(person.pseudonym))),
-                   guideline=state.guideline()[1])
+    queue = state.queue_of(round)
+    items = queue.next(person.pseudonym, count) if chosen.consented else []
+    return NextOut(items=[item_out(item) for item in items], progress=ProgressOut(**asdict(queue.progress(person.pseudonym))),
+                   guideline=state.guideline(round)[1])
 
 
 @router.post("/answers", responses=REFUSALS, dependencies=[Depends(token)])
@@ -139,7 +143,7 @@ def undo(request: Request, person: Annotator, sent: UndoIn) -> ReceiptOut:
 
 
 @router.get("/history", responses=REFUSALS)
-def history(request: Request, person: Annotator, before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+def history(request: Request, person: Annotator, before: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
             count: Annotated[int, Query(ge=1, le=200)] = 50) -> list[EntryOut]:
     """One's own answers, newest first."""
     state: State = request.app.state.hfi
@@ -147,10 +151,10 @@ def history(request: Request, person: Annotator, before: Annotated[int | None, Q
 
 
 @router.get("/progress", responses=REFUSALS)
-def progress(request: Request, person: Annotator) -> ProgressOut:
+def progress(request: Request, person: Annotator, round: Round = LABEL_ROUND) -> ProgressOut:
     """Where one stands."""
     state: State = request.app.state.hfi
-    return ProgressOut(**asdict(state.queue.progress(person.pseudonym)))
+    return ProgressOut(**asdict(state.queue_of(round).progress(person.pseudonym)))
 
 
 def item_out(item: Item) -> ItemOut:

@@ -119,7 +119,7 @@ def answer_quiz(request: Request, person: Annotator, item: Annotated[Word, Form(
 
 
 @router.get("/progress", response_class=HTMLResponse)
-def progress(request: Request, person: Annotator, before: Annotated[int | None, Query(ge=1, lt=2**63)] = None) -> Response:
+def progress(request: Request, person: Annotator, before: Annotated[int | None, Query(ge=1, lt=2**31)] = None) -> Response:
     """One's own numbers and answers; each answer can be looked at and changed."""
     state: State = request.app.state.hfi
     entries = state.queue.history(person.pseudonym, before, 48)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import asdict, replace
 from typing import Annotated, Literal
@@ -13,7 +14,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from hfi.feedback.events import Answered, Invalid, Refused
 from hfi.feedback.judgements import MAX_RANKED
 from hfi.feedback.queue import Answer, Entry, Item
-from hfi.feedback.web.api import Annotator, Version, Word, entry_out, item_out
+from hfi.feedback.tables import LABEL_ROUND
+from hfi.feedback.web.api import Annotator, Round, Version, Word, entry_out, item_out
 from hfi.feedback.web.guard import token
 from hfi.feedback.web.pages import guideline_html, question, ranking_question, render
 from hfi.feedback.web.state import Person, State
@@ -30,24 +32,26 @@ def home(person: Annotator) -> RedirectResponse:
 
 
 @router.get("/label", response_class=HTMLResponse)
-def label(request: Request, person: Annotator, item: Annotated[str | None, Query(max_length=128)] = None) -> Response:
+def label(request: Request, person: Annotator, item: Annotated[str | None, Query(max_length=128)] = None,
+          round: Round = LABEL_ROUND) -> Response:
     """The next item, or with ?item= one that was answered; what must come first (consent, the quiz) comes first."""
     state: State = request.app.state.hfi
     chosen = state.queue.preferences(person.pseudonym)
     if not chosen.consented:
         return RedirectResponse("/consent", 303)
-    if not chosen.quiz_done and not chosen.opted_out:
+    if round == LABEL_ROUND and not chosen.quiz_done and not chosen.opted_out:
         if state.queue.quiz(person.pseudonym):
             return RedirectResponse("/quiz", 303)
         state.queue.save_preferences(person.pseudonym, replace(chosen, quiz_done=True))
-    return _page(request, state, person, item)
+    return _page(request, state, person, round, item)
 
 
 @router.post("/label/answer", response_class=HTMLResponse, dependencies=[Depends(token)])
 def answer(request: Request, person: Annotator, submission: Annotated[UUID, Form()], item: Annotated[Word, Form()],
            value: Annotated[Literal["present", "absent", "unsure", "skip", "ranked"], Form()], image: Annotated[list[Word], Form()] = [],  # noqa: B006
            place: Annotated[list[Place], Form()] = [], shown: Annotated[float, Form(ge=0, allow_inf_nan=False)] = 0,  # noqa: B006
-           guideline: Annotated[Version | None, Form()] = None, revises: Annotated[str, Form(max_length=36)] = "") -> Response:
+           guideline: Annotated[Version | None, Form()] = None, revises: Annotated[str, Form(max_length=36)] = "",
+           round: Annotated[str, Form(pattern=r"^[a-z0-9-]{1,32}$")] = LABEL_ROUND) -> Response:
     """An answer by form. `image` and `place` name each ranked picture and its place, "x" for excluded."""
     state: State = request.app.state.hfi
     seconds = time.time() - shown
@@ -58,21 +62,20 @@ def answer(request: Request, person: Annotator, submission: Annotated[UUID, Form
         try:
             ranking, excluded = order(image, place)
         except Invalid as error:
-            return _page(request, state, person, item, hint=error.problem, places=places, status=422)
+            return _page(request, state, person, round, item, hint=error.problem, places=places, status=422)
     given = Answer(value, ranking, excluded, seconds if 0 < seconds < 3600 else None, guideline, revises or None)
-    try:
-        state.queue.submit(person.pseudonym, item, given, str(submission))
-    except Answered:
-        return RedirectResponse("/label", 303)  # answered in another tab
-    return RedirectResponse("/label", 303)
+    with contextlib.suppress(Answered):  # answered in another tab: go on
+        state.queue_of(round).submit(person.pseudonym, item, given, str(submission))
+    return RedirectResponse(_address(round), 303)
 
 
 @router.post("/label/undo", response_class=RedirectResponse, dependencies=[Depends(token)])
-def undo(request: Request, person: Annotator, submission: Annotated[UUID, Form()]) -> RedirectResponse:
+def undo(request: Request, person: Annotator, submission: Annotated[UUID, Form()],
+         round: Annotated[str, Form(pattern=r"^[a-z0-9-]{1,32}$")] = LABEL_ROUND) -> RedirectResponse:
     """Take an answer back by form; its item comes again."""
     state: State = request.app.state.hfi
-    state.queue.undo(person.pseudonym, str(submission))
-    return RedirectResponse("/label", 303)
+    state.queue_of(round).undo(person.pseudonym, str(submission))
+    return RedirectResponse(_address(round), 303)
 
 
 @router.get("/blank", response_class=HTMLResponse)
@@ -100,33 +103,42 @@ def order(images: list[str], places: list[str]) -> tuple[tuple[str, ...], tuple[
     return ranking, tuple(name for name, place in zip(images, places, strict=True) if place == "x")
 
 
-def _page(request: Request, state: State, person: Person, wanted: str | None, hint: str = "", places: dict | None = None,
+def _address(round: str) -> str:
+    return "/label" if round == LABEL_ROUND else f"/label?round={round}"
+
+
+def _page(request: Request, state: State, person: Person, round: str, wanted: str | None, hint: str = "", places: dict | None = None,
           status: int = 200) -> Response:
-    past = [entry for entry in state.queue.history(person.pseudonym, None, PAST) if entry.counts and entry.item_id]
-    items = state.queue.next(person.pseudonym, AHEAD)
+    queue = state.queue_of(round)
+    past = [entry for entry in queue.history(person.pseudonym, None, PAST) if entry.counts and entry.item_id]
+    here = state.of_round(round, [entry.images[0] for entry in past])
+    past = [entry for entry in past if entry.images[0] in here]
+    items = queue.next(person.pseudonym, AHEAD)
     before: Entry | None = None
     shown: Item | None = items[0] if items else None
     if wanted:
         before = next((entry for entry in past if entry.item_id == wanted), None)
         try:
-            shown = state.queue.item(person.pseudonym, wanted)
+            shown = queue.item(person.pseudonym, wanted)
         except Refused:
-            return RedirectResponse("/label", 303)
-    guideline, version = state.guideline()
-    progress = state.queue.progress(person.pseudonym)
+            return RedirectResponse(_address(round), 303)
+    guideline, version = state.guideline(round)
+    progress = queue.progress(person.pseudonym)
     index = next((number for number, entry in enumerate(past) if before and entry.submission == before.submission), -1)
     client = {
         "items": [item_out(one).model_dump() for one in items],
         "past": [entry_out(entry).model_dump() for entry in reversed(past)],
         "progress": asdict(progress),
         "guideline": version,
+        "round": round,
         "break_every": state.study.config.label.queue.break_every,
     }
     return render(
         request, "label.html", status, item=shown, before=before, hint=hint, places=places or _places(before), progress=progress,
-        question=question(state), ranking_question=ranking_question(state), guideline=guideline, version=version,
+        round=round, rounds=state.rounds(),
+        question=guideline.question if round != LABEL_ROUND else question(state), ranking_question=ranking_question(state), guideline=guideline, version=version,
         guideline_html=guideline_html(guideline), submission=str(uuid4()), now=f"{time.time():.3f}", client_state=client,
-        sizes=sorted({len(one.images) for one in items} | ({len(shown.images)} if shown else set())),
+        ranks=any(one.task == "ranking" for one in items) or state.study.config.label.judgement != "binary",
         last=past[0] if past else None, back=past[index + 1] if index + 1 < len(past) else None, forward=past[index - 1] if index > 0 else None,
         ranking_size=max([len(one.images) for one in items if one.task == "ranking"], default=state.study.config.label.ranking_size),
     )

@@ -22,7 +22,7 @@ Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 def image(request: Request, name: Name, person: Annotator) -> FileResponse:
     """A picture of the study."""
     state: State = request.app.state.hfi
-    file = state.image_file(name)
+    file = state.store.image_file(name)
     if file is None:
         raise Unknown("no such picture")
     root = state.study.root.resolve()
@@ -36,7 +36,7 @@ def image(request: Request, name: Name, person: Annotator) -> FileResponse:
 def example(request: Request, name: Annotated[str, Path(pattern="^[0-9a-f]{16}$")], person: Annotator) -> FileResponse:
     """An example picture of the guideline."""
     state: State = request.app.state.hfi
-    found = state.guideline()[0].picture(name)
+    found = next((one for round in state.rounds() if (one := state.guideline(round)[0].picture(name))), None)
     if found is None or (kind := _kind(found.file)) is None:
         raise Unknown("no such picture")
     return FileResponse(found.file, media_type=kind, headers=CACHE)

@@ -9,18 +9,19 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from hfi.errors import HFIError
-from hfi.feedback import tables
+from hfi.feedback import events, tables
 from hfi.feedback.accounts import Account, Accounts
-from hfi.feedback.guideline import Guideline, read_guideline, signature
-from hfi.feedback.judgements import now
+from hfi.feedback.events import Unknown
+from hfi.feedback.guideline import Guideline, pictures_of, read_guideline, signature
 from hfi.feedback.queue import Queue
 from hfi.feedback.store import Store
+from hfi.feedback.tables import LABEL_ROUND
 from hfi.workspace import Workspace, write_bytes
 
 LOCAL = "local"  # the pseudonym of the one annotator of a study without accounts
@@ -55,6 +56,8 @@ class State:
         self.id = hashlib.sha256(b"study" + self.secret).hexdigest()[:12]  # tells this study's cookies and outbox from another's
         self.cookie = f"hfi_{self.id}"
         self.fresh = Fresh()
+        self._queues: dict[str, Queue] = {}
+        self._rounds: tuple[float, list[str]] = (-FRESH_SECONDS - 1, [])
         self._guideline: tuple[tuple, Guideline, int] | None = None
         self._lock = threading.Lock()
         self._logged = [0, 0]  # minute, events in it
@@ -67,13 +70,40 @@ class State:
         with self.store.reading() as connection:
             return connection.scalar(select(tables.image.c.id).limit(1)) is not None
 
-    def image_file(self, name: str) -> str | None:
-        """The file of a picture, relative to the study, or None: only pictures that the store knows are ever served."""
-        with self.store.reading() as connection:
-            return connection.scalar(select(tables.image.c.file).where(tables.image.c.id == name))
+    def queue_of(self, round: str) -> Queue:
+        """The queue of the label round or of an evaluation round. Raises Unknown (404) when there is no such round."""
+        if round == LABEL_ROUND:
+            return self.queue
+        if round not in self._queues:
+            if round not in self.rounds():
+                raise Unknown(f"there is no round {round!r}")
+            self._queues[round] = Queue.of(self.study, self.store, round)
+        return self._queues[round]
 
-    def guideline(self) -> tuple[Guideline, int]:
-        """The guideline as it stands on disk, and its version; a change on disk makes a new version at the next page."""
+    def rounds(self) -> list[str]:
+        """The rounds that have pictures, the label round first; looked up every five seconds."""
+        found = self._rounds
+        if time.monotonic() - found[0] > FRESH_SECONDS:
+            names = sorted(self.store.rounds(), key=lambda name: (name != LABEL_ROUND, name))
+            found = self._rounds = (time.monotonic(), names)
+        return found[1]
+
+    def of_round(self, round: str, images: Iterable[str]) -> set[str]:
+        """Which of these pictures belong to a round."""
+        columns = tables.image.c
+        with self.store.reading() as connection:
+            return set(connection.scalars(select(columns.id).where(columns.id.in_(list(images)), columns.round == round)))
+
+    def guideline(self, round: str = LABEL_ROUND) -> tuple[Guideline, int]:
+        """The guideline as it stands on disk, and its version; a change on disk makes a new version at the next page.
+
+        An evaluation round has the question that it was built with, and the artist's real pictures beside it.
+        """
+        if round != LABEL_ROUND:
+            kept = self.store.guideline(round=round)
+            question, _, text = (kept.text if kept else "").partition("\n")
+            references = pictures_of(self.study.path("human", "references"), self.study.root) if round.endswith("hand") else ()
+            return Guideline(question.strip(), text.strip(), (), (), references), kept.version if kept else 1
         with self._lock:
             seen = signature(self.study)
             if self._guideline is None or self._guideline[0] != seen:
@@ -92,14 +122,8 @@ class State:
             self._logged[1] += 1
             if self._logged[1] > MOST_EVENTS:
                 return
-        row = {"created": now(), "kind": kind[:16], "status": status, "annotator": pseudonym, "route": route[:100], "detail": detail[:200]}
-        with contextlib.suppress(HFIError), self.store.writing() as connection:
-            connection.execute(insert(tables.refusal), row)
-
-    def events(self, count: int = 200) -> list:
-        """The newest refused requests."""
-        with self.store.reading() as connection:
-            return list(connection.execute(select(tables.refusal).order_by(tables.refusal.c.id.desc()).limit(count)))
+        with contextlib.suppress(HFIError):  # a refusal is answered even when it cannot be written down
+            events.record(self.store, kind, status, route, detail, pseudonym)
 
     # --- who is asking ----------------------------------------------------------------------------------------------------
 

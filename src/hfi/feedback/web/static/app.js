@@ -304,7 +304,7 @@ async function fill() {
   if (filling || items.length - frontier() > AHEAD || drained) return;
   filling = true;
   try {
-    const { status, found } = await call(`/api/next?count=${AHEAD + 4}`);
+    const { status, found } = await call(`/api/next?count=${AHEAD + 4}&round=${state.round}`);
     if (status === 200) {
       const fresh = found.items.filter((one) => !items.some((known) => known.id === one.id));
       items.push(...fresh.map(asItem));
