@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TRAINING := $(VENV)/.installed-training
+BROWSER := $(VENV)/.installed-browser
 PYTEST_FLAGS ?=
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 POSTGRES_TESTS := $(addprefix tests/unit/feedback/test_,store.py queue.py accounts.py migrations.py)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean style test test-slow test-postgres lint docs emoji-model clean
+.PHONY: help venv demo demo-clean style test test-slow test-postgres test-browser screenshots lint docs emoji-model clean
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -40,7 +41,7 @@ style: $(STAMP)  ## the same for the style recipe: studies/style/report.html
 	@$(BIN)/hfi run recipes/style.yaml
 
 test: $(STAMP)  ## the tests, under ten minutes on two cores
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -m "not slow and not browser" $(PYTEST_FLAGS)
 
 test-slow: $(STAMP)  ## the slow kinds: kill -9 in every stage, the wheel, the full demo
 	@$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
@@ -49,6 +50,21 @@ test-postgres: $(STAMP)  ## the feedback store's tests against a real PostgreSQL
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || (echo "Installing PostgreSQL ..." && $(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null)
 	@$(BIN)/python tests/postgres.py $(BIN)/python -m pytest -m "not slow" $(POSTGRES_TESTS) $(PYTEST_FLAGS)
+
+$(BROWSER): $(STAMP)
+	@command -v chromium >/dev/null || (echo "Installing Chromium ..." && $(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null)
+	@command -v npm >/dev/null || (echo "Installing npm ..." && $(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm >/dev/null)
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[browser]'
+	@npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix build/axe axe-core@4.14.1 >/dev/null
+	@touch $@
+
+test-browser: $(BROWSER)  ## user stories of the labelling app in real Chromium (installs it from Debian's packages)
+	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_FLAGS)
+
+screenshots: $(BROWSER)  ## a picture of every page of the labelling app, desktop and phone, light and dark: build/screenshots/
+	@$(BIN)/python tests/browser/screenshots.py
 
 lint: $(STAMP)  ## read the code for mistakes (ruff)
 	@$(BIN)/ruff check .
