@@ -59,7 +59,7 @@ def test_nine_annotators_of_whom_three_answer_at_random():
         for method in METHODS:
             found[method].append(wrong(rows, truth, method))
         known = {one.annotator: one.balanced for one in aggregate(rows, "dawid_skene").annotators}
-        assert sorted(known, key=known.get)[:3] == ["ann6", "ann7", "ann8"]
+        assert set(sorted(known, key=known.get)[:3]) == {"ann6", "ann7", "ann8"}
     share = {method: numpy.mean(values) for method, values in found.items()}
     assert share["majority"] > 0.09
     assert share["dawid_skene"] < 0.75 * share["majority"] and share["mace"] < 0.75 * share["majority"]

@@ -90,7 +90,7 @@ def test_what_flows_back_to_the_queue_and_to_the_advice(drawn, tmp_path):
     near = min(scores.values(), key=lambda one: abs(one.score - 0.5))
     assert near.uncertainty > numpy.median([one.uncertainty for one in scores.values()])
     (one,) = json.loads((found.folder / "annotators.json").read_text())
-    assert one["annotator"] == "ann" and one["answers"] == 40 and min(one["sensitivity"], one["specificity"]) > 0.9
+    assert one["annotator"] == "ann" and one["answers"] == 40 and min(one["sensitivity"], one["specificity"]) > 0.85
     curve = json.loads((found.folder / "learning_curve.json").read_text())
     assert curve["pictures"] == 30 and curve["now"] == round(found.metrics["auc"]["value"], 4) and curve["held_out"] == 0.25
     assert advise(study).words.startswith(("About", "More labels"))
