@@ -30,7 +30,9 @@ def make_study(root: Path, pictures: int = 24, name: str = "tests", **label) -> 
         shape((8 + index % 5, 8, 56, 56 - index % 7), fill=COLOURS[index % len(COLOURS)])
         draw.text((26, 26), str(index), fill="white")
         image.save(folder / f"p{index:03}.png")
-        rows.append({"id": f"p{index:03}", "file": f"images/p{index:03}.png", "prompt": "a drawing", "style": "round" if index % 2 else "square"})
+        rows.append(
+            {"id": f"p{index:03}", "file": f"images/p{index:03}.png", "prompt": "a drawing", "style": "round" if index % 2 else "square"}
+        )
     (root / "generate" / "images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (root / "generate" / "manifest.json").write_text("{}")
     return study

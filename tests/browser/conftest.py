@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from served import Served, launch  # noqa: E402
+
 from web_study import consent, make_study  # noqa: E402
 
 PATIENCE = 60_000  # ms: a busy machine is slow, and waiting costs nothing where it is not

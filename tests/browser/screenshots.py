@@ -33,10 +33,21 @@ GUIDELINE = """Is there a **weapon** in the picture? A thing made to hurt, drawn
 - If only the style makes you doubt, say *Unsure*.
 """
 SHOTS = {  # name -> (address, keys pressed first)
-    "consent": ("/consent", ()), "quiz": ("/quiz", ()), "label": ("/label", ("f", "j")), "label-held": ("/label", ("hold",)),
-    "help": ("/label", ("?",)), "blank": ("/label", ("Escape",)), "progress": ("/progress", ()), "settings": ("/settings", ()),
-    "guideline": ("/guideline", ()), "review": ("/review?who=everyone", ()), "disagreements": ("/review/disagreements", ()),
-    "gold": ("/review/gold", ()), "accounts": ("/admin/accounts", ()), "edit-guideline": ("/admin/guideline", ()), "events": ("/admin/events", ()),
+    "consent": ("/consent", ()),
+    "quiz": ("/quiz", ()),
+    "label": ("/label", ("f", "j")),
+    "label-held": ("/label", ("hold",)),
+    "help": ("/label", ("?",)),
+    "blank": ("/label", ("Escape",)),
+    "progress": ("/progress", ()),
+    "settings": ("/settings", ()),
+    "guideline": ("/guideline", ()),
+    "review": ("/review?who=everyone", ()),
+    "disagreements": ("/review/disagreements", ()),
+    "gold": ("/review/gold", ()),
+    "accounts": ("/admin/accounts", ()),
+    "edit-guideline": ("/admin/guideline", ()),
+    "events": ("/admin/events", ()),
     "error": ("/label?round=nothing", ()),
 }
 
@@ -84,8 +95,10 @@ def person(study: Workspace, quiz_done: bool) -> None:
 def shoot(page, name: str, address: str, keys: tuple[str, ...], path: Path) -> None:
     page.goto(address)
     page.wait_for_function("() => !document.body.innerText.includes('Counting the judgements')")
-    page.wait_for_function("() => [...document.querySelectorAll('img')].filter((i) => i.offsetParent && i.getBoundingClientRect().top < innerHeight)"
-                           ".every((i) => i.complete)")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('img')].filter((i) => i.offsetParent && i.getBoundingClientRect().top < innerHeight)"
+        ".every((i) => i.complete)"
+    )
     for key in keys:
         page.wait_for_timeout(300)
         page.keyboard.down(" ") if key == "hold" else page.keyboard.press(key)

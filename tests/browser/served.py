@@ -15,10 +15,22 @@ from pathlib import Path
 
 from hfi.workspace import Workspace
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "/usr/bin/chromium")
-CODE = "import sys; from pathlib import Path; from hfi.feedback.web import serve; serve(Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False)"
+CODE = """
+import sys
+from pathlib import Path
+from hfi.feedback.web import serve
+serve(Path(sys.argv[1]), port=int(sys.argv[2]), open_browser=False)
+"""
 
 
 class Served:

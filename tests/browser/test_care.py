@@ -15,8 +15,23 @@ from web_study import judgements
 
 pytestmark = pytest.mark.browser
 FILTER = "() => getComputedStyle(document.querySelector('#item .pic img')).filter"
-PAGES = ("/label", "/guideline", "/progress", "/settings", "/consent", "/stopped", "/quiz", "/review", "/review/disagreements", "/review/gold",
-         "/admin/accounts", "/admin/guideline", "/admin/events", "/nothing-here", "/blank")
+PAGES = (
+    "/label",
+    "/guideline",
+    "/progress",
+    "/settings",
+    "/consent",
+    "/stopped",
+    "/quiz",
+    "/review",
+    "/review/disagreements",
+    "/review/gold",
+    "/admin/accounts",
+    "/admin/guideline",
+    "/admin/events",
+    "/nothing-here",
+    "/blank",
+)
 
 
 def test_pictures_are_blurred_and_grey_until_held(serve, browse):
@@ -93,8 +108,11 @@ def test_phone_width(serve, browse):
     assert [row.value for row in judgements(served.study)] == ["absent"]
 
 
-@pytest.mark.parametrize("look", [{"color_scheme": "light"}, {"color_scheme": "dark"},
-                                  {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"}], ids=["light", "dark", "phone"])
+@pytest.mark.parametrize(
+    "look",
+    [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"}],
+    ids=["light", "dark", "phone"],
+)
 def test_axe_finds_nothing_serious(serve, browse, look):
     source = axe_source()
     if source is None:
@@ -119,9 +137,14 @@ def test_axe_finds_nothing_serious(serve, browse, look):
         page = browse(served, **look)
         for path in PAGES if judgement == "binary" else ("/label",):
             page.goto(path)
-            page.wait_for_function("() => document.readyState === 'complete' && !document.body.innerText.includes('Counting the judgements')")
+            page.wait_for_function(
+                "() => document.readyState === 'complete' && !document.body.innerText.includes('Counting the judgements')"
+            )
             page.evaluate(source)
             report = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-            found += [f"{path} {one['id']} ({one['impact']}): {json.dumps(one['nodes'][0]['target'])} {one['nodes'][0]['html'][:140]}"
-                      for one in report["violations"] if one["impact"] in ("serious", "critical")]
+            found += [
+                f"{path} {one['id']} ({one['impact']}): {json.dumps(one['nodes'][0]['target'])} {one['nodes'][0]['html'][:140]}"
+                for one in report["violations"]
+                if one["impact"] in ("serious", "critical")
+            ]
     assert not found, "\n".join(found)

@@ -42,9 +42,16 @@ def test_no_route_fails(case, served):
     data = sent.get("data")
     if isinstance(data, dict):
         data = data | {"csrf": token}
-    answer = served.request(sent["method"], sent["url"], params=sent.get("params"), headers=headers | {"x-csrf-token": token},
-                            data=data if isinstance(data, dict) else None, json=sent.get("json"), files=sent.get("files"),
-                            content=data if isinstance(data, (bytes, str)) else None)
+    answer = served.request(
+        sent["method"],
+        sent["url"],
+        params=sent.get("params"),
+        headers=headers | {"x-csrf-token": token},
+        data=data if isinstance(data, dict) else None,
+        json=sent.get("json"),
+        files=sent.get("files"),
+        content=data if isinstance(data, (bytes, str)) else None,
+    )
     assert answer.status_code < 500, f"{case.method} {case.path}: {answer.status_code} {answer.text[:300]}"
     if case.path.startswith("/api/"):
         assert answer.headers["content-type"] == "application/json"

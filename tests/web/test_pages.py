@@ -11,8 +11,22 @@ from hfi.feedback.queue import Queue
 from hfi.feedback.store import Store
 from web_study import judgements, make_study
 
-PAGES = ("/label", "/guideline", "/progress", "/settings", "/consent", "/stopped", "/quiz", "/blank", "/review", "/review/disagreements",
-         "/review/gold", "/admin/accounts", "/admin/guideline", "/admin/events")
+PAGES = (
+    "/label",
+    "/guideline",
+    "/progress",
+    "/settings",
+    "/consent",
+    "/stopped",
+    "/quiz",
+    "/blank",
+    "/review",
+    "/review/disagreements",
+    "/review/gold",
+    "/admin/accounts",
+    "/admin/guideline",
+    "/admin/events",
+)
 
 
 def fields(page: str) -> dict:
@@ -142,7 +156,11 @@ def test_keys_are_remapped_and_clashes_refused(client, app):
 
 def test_a_changed_guideline_is_a_new_version_and_old_ones_stay_readable(client, study):
     first = client.get("/api/next").json()["guideline"]
-    client.form("/admin/guideline", "/admin/guideline", text="# Circles\r\n\r\nAn *oval* is one too. <script>alert(1)</script> ![x](http://elsewhere/x.png)")
+    client.form(
+        "/admin/guideline",
+        "/admin/guideline",
+        text="# Circles\r\n\r\nAn *oval* is one too. <script>alert(1)</script> ![x](http://elsewhere/x.png)",
+    )
     page = client.get("/guideline").text
     assert "<em>oval</em>" in page and "<script>alert" not in page and "elsewhere" not in page
     assert client.get("/api/next").json()["guideline"] == first + 1
@@ -171,7 +189,7 @@ def test_the_quiz_comes_first_and_teaches(client, app):
     queue.set_gold("p002", "absent", "It has corners.", quiz=True)
     queue.save_preferences("local", type(queue.preferences("local"))(consented="2026-01-01T00:00:00Z"))
     assert client.get("/label").headers["location"] == "/quiz"
-    for number in range(2):
+    for _ in range(2):
         page = client.get("/quiz").text
         item, submission = (re.search(rf'name="{name}" value="([^"]+)"', page)[1] for name in ("item", "submission"))
         lesson = client.form("/quiz", "/quiz", item=item, submission=submission, value="present")

@@ -25,28 +25,32 @@ def body(client, **changed) -> dict:
     return {"submission": str(uuid4()), "item": item(client)["id"], "value": "present"} | changed
 
 
-@pytest.mark.parametrize(("changed", "status"), [
-    ({"item": "forged"}, 404),
-    ({"item": "0" * 24}, 404),
-    ({"item": "../../etc/passwd"}, 422),
-    ({"item": 7}, 422),
-    ({"item": None}, 422),
-    ({"value": "ranked"}, 422),
-    ({"value": "yes"}, 422),
-    ({"value": ["present"]}, 422),
-    ({"value": "present", "ranking": ["p001", "p002"]}, 422),
-    ({"ranking": ["p001"] * 100}, 422),
-    ({"seconds": -1}, 422),
-    ({"seconds": "long"}, 422),
-    ({"seconds": 1e300}, 422),
-    ({"submission": "not-a-uuid"}, 422),
-    ({"submission": ""}, 422),
-    ({"guideline": 2**40}, 422),
-    ({"guideline": 999}, 422),
-    ({"revises": str(uuid4())}, None),
-    ({"annotator": "somebody-else"}, 422),
-    ({"value": "pre\0sent"}, 422),
-], ids=str)
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"item": "forged"}, 404),
+        ({"item": "0" * 24}, 404),
+        ({"item": "../../etc/passwd"}, 422),
+        ({"item": 7}, 422),
+        ({"item": None}, 422),
+        ({"value": "ranked"}, 422),
+        ({"value": "yes"}, 422),
+        ({"value": ["present"]}, 422),
+        ({"value": "present", "ranking": ["p001", "p002"]}, 422),
+        ({"ranking": ["p001"] * 100}, 422),
+        ({"seconds": -1}, 422),
+        ({"seconds": "long"}, 422),
+        ({"seconds": 1e300}, 422),
+        ({"submission": "not-a-uuid"}, 422),
+        ({"submission": ""}, 422),
+        ({"guideline": 2**40}, 422),
+        ({"guideline": 999}, 422),
+        ({"revises": str(uuid4())}, None),
+        ({"annotator": "somebody-else"}, 422),
+        ({"value": "pre\0sent"}, 422),
+    ],
+    ids=str,
+)
 def test_wrong_answers_are_refused_and_kept_in_the_event_table(client, app, study, changed, status):
     answer = client.post("/api/answers", json=body(client, **changed), headers={KEY: client.csrf()})
     if status is None:  # it revises nothing that stands: an ordinary first answer
@@ -86,18 +90,22 @@ def test_reordered_submissions_end_in_one_state(client, study):
     assert judgements(study) == []
 
 
-@pytest.mark.parametrize("headers", [
-    {},
-    {KEY: "0" * 64},
-    {KEY: ""},
-    {"sec-fetch-site": "cross-site"},
-    {"sec-fetch-site": "same-site"},
-    {"origin": "http://evil.example"},
-    {"origin": "null"},
-    {"origin": "http://127.0.0.1:9999"},
-    {"host": "evil.example"},
-    {"host": "127.0.0.1.evil.example:8765"},
-], ids=str)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {KEY: "0" * 64},
+        {KEY: ""},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"host": "evil.example"},
+        {"host": "127.0.0.1.evil.example:8765"},
+    ],
+    ids=str,
+)
 def test_requests_from_elsewhere_are_refused(client, app, study, headers):
     sent = body(client)
     if KEY not in headers and headers:
@@ -115,8 +123,22 @@ def test_another_browsers_token_is_worth_nothing(client, new_client, study):
     assert client.post("/api/answers", json=sent, headers={KEY: client.csrf()}).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["../study.yaml", "..%2fstudy.yaml", "%2e%2e%2f.web-secret", "p001.png", "nothing", "p001/../p002", ".web-secret",
-                                  "p001%00.png", "-", "a" * 65, "p001%0d%0aset-cookie:x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../study.yaml",
+        "..%2fstudy.yaml",
+        "%2e%2e%2f.web-secret",
+        "p001.png",
+        "nothing",
+        "p001/../p002",
+        ".web-secret",
+        "p001%00.png",
+        "-",
+        "a" * 65,
+        "p001%0d%0aset-cookie:x",
+    ],
+)
 def test_no_path_reaches_a_file(client, name):
     answer = client.get(f"/image/{name}")
     assert answer.status_code in (404, 422) and b"concept:" not in answer.content

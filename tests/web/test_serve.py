@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -37,10 +38,10 @@ def test_it_starts_without_torch_and_prints_one_link(tmp_path):
         with urllib.request.urlopen(link[0]) as page:
             assert page.status == 200 and b"Before you begin" in page.read()
         # CPU seconds of the process, not the wall clock of a busy machine
-        fields = open(f"/proc/{server.pid}/stat").read().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
         cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         assert cpu < 2.0, f"{cpu:.1f} CPU seconds to the first page ({time.perf_counter() - began:.1f} s in all)"
-        assert "torch" not in open(f"/proc/{server.pid}/maps").read()
+        assert "torch" not in Path(f"/proc/{server.pid}/maps").read_text()
     finally:
         server.terminate()
         server.wait(20)
@@ -63,7 +64,19 @@ def test_a_port_in_use_and_a_study_without_pictures_are_named(tmp_path):
         serve(make_study(tmp_path / "empty", pictures=0).root, port=0, open_browser=False)
 
 
-@pytest.mark.parametrize(("host", "only_here"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("[::1]", True), ("127.9.9.9", True),
-                                                 ("0.0.0.0", False), ("192.168.1.4", False), ("::", False), ("example.org", False)])
+@pytest.mark.parametrize(
+    ("host", "only_here"),
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("127.9.9.9", True),
+        ("0.0.0.0", False),
+        ("192.168.1.4", False),
+        ("::", False),
+        ("example.org", False),
+    ],
+)
 def test_loopback(host, only_here):
     assert is_loopback(host) == only_here

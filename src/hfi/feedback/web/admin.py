@@ -26,7 +26,9 @@ def accounts(request: Request, person: Admin) -> Response:
 
 
 @router.post("/invite", response_class=HTMLResponse, dependencies=[Depends(token)])
-def invite(request: Request, person: Admin, name: Login, role: Annotated[Literal["annotator", "reviewer", "admin"], Form()] = "annotator") -> Response:
+def invite(
+    request: Request, person: Admin, name: Login, role: Annotated[Literal["annotator", "reviewer", "admin"], Form()] = "annotator"
+) -> Response:
     """Add an account, or invite one again; the link is shown this once."""
     state: State = request.app.state.hfi
     if person.name is None:
@@ -36,7 +38,9 @@ def invite(request: Request, person: Admin, name: Login, role: Annotated[Literal
     try:
         made = state.accounts.invite(name, role)
     except Refused as error:
-        return render(request, "accounts.html", error.status, people=state.accounts.list(), invite=None, link="", wrong=str(error), name=name)
+        return render(
+            request, "accounts.html", error.status, people=state.accounts.list(), invite=None, link="", wrong=str(error), name=name
+        )
     link = f"{request.url.scheme}://{request.url.netloc}/invite/{made.token}"
     return render(request, "accounts.html", people=state.accounts.list(), invite=made, link=link, wrong="", name="")
 
@@ -55,7 +59,9 @@ def remove(request: Request, person: Admin, name: Login) -> Response:
 def guideline(request: Request, person: Admin, saved: bool = False) -> Response:
     state: State = request.app.state.hfi
     found, version = state.guideline()
-    return render(request, "edit_guideline.html", guideline=found, version=version, html=guideline_html(found), question=question(state), saved=saved)
+    return render(
+        request, "edit_guideline.html", guideline=found, version=version, html=guideline_html(found), question=question(state), saved=saved
+    )
 
 
 @router.post("/guideline", response_class=RedirectResponse, dependencies=[Depends(token)])

@@ -116,15 +116,17 @@ def session(request: Request, person: Annotator) -> SessionOut:
 
 
 @router.get("/next", responses=REFUSALS)
-def next_items(request: Request, person: Annotator, count: Annotated[int, Query(ge=1, le=MOST)] = 8,
-               round: Round = LABEL_ROUND) -> NextOut:
+def next_items(request: Request, person: Annotator, count: Annotated[int, Query(ge=1, le=MOST)] = 8, round: Round = LABEL_ROUND) -> NextOut:
     """One's own open items first, then new ones; asking keeps them reserved."""
     state: State = request.app.state.hfi
     chosen = state.queue.preferences(person.pseudonym)
     queue = state.queue_of(round)
     items = queue.next(person.pseudonym, count) if chosen.consented else []
-    return NextOut(items=[item_out(item) for item in items], progress=ProgressOut(**asdict(queue.progress(person.pseudonym))),
-                   guideline=state.guideline(round)[1])
+    return NextOut(
+        items=[item_out(item) for item in items],
+        progress=ProgressOut(**asdict(queue.progress(person.pseudonym))),
+        guideline=state.guideline(round)[1],
+    )
 
 
 @router.post("/answers", responses=REFUSALS, dependencies=[Depends(token)])
@@ -143,8 +145,12 @@ def undo(request: Request, person: Annotator, sent: UndoIn) -> ReceiptOut:
 
 
 @router.get("/history", responses=REFUSALS)
-def history(request: Request, person: Annotator, before: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
-            count: Annotated[int, Query(ge=1, le=200)] = 50) -> list[EntryOut]:
+def history(
+    request: Request,
+    person: Annotator,
+    before: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+    count: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> list[EntryOut]:
     """One's own answers, newest first."""
     state: State = request.app.state.hfi
     return [entry_out(entry) for entry in state.queue.history(person.pseudonym, before, count)]
@@ -162,15 +168,29 @@ def item_out(item: Item) -> ItemOut:
 
 
 def entry_out(entry: Entry) -> EntryOut:
-    return EntryOut(position=entry.position, submission=entry.submission, id=entry.item_id, task=entry.task, images=list(entry.images),
-                    answer=_answer_out(entry.answer), created=entry.created, counts=entry.counts)
+    return EntryOut(
+        position=entry.position,
+        submission=entry.submission,
+        id=entry.item_id,
+        task=entry.task,
+        images=list(entry.images),
+        answer=_answer_out(entry.answer),
+        created=entry.created,
+        counts=entry.counts,
+    )
 
 
 def receipt_out(receipt: Receipt) -> ReceiptOut:
-    return ReceiptOut(submission=receipt.submission, item=receipt.item_id, answer=_answer_out(receipt.answer), created=receipt.created,
-                      withdrawn=receipt.withdrawn)
+    return ReceiptOut(
+        submission=receipt.submission,
+        item=receipt.item_id,
+        answer=_answer_out(receipt.answer),
+        created=receipt.created,
+        withdrawn=receipt.withdrawn,
+    )
 
 
 def _answer_out(answer: Answer) -> AnswerOut:
-    return AnswerOut(value=answer.value, ranking=list(answer.ranking), excluded=list(answer.excluded), seconds=answer.seconds,
-                     guideline=answer.guideline)
+    return AnswerOut(
+        value=answer.value, ranking=list(answer.ranking), excluded=list(answer.excluded), seconds=answer.seconds, guideline=answer.guideline
+    )

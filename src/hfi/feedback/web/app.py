@@ -19,7 +19,9 @@ WORDS = {404: "There is no such page.", 405: "That cannot be done here.", 413: "
 
 def create_app(state: State) -> FastAPI:
     """The app of one study. Its OpenAPI schema lists every route; no page of it is served."""
-    app = FastAPI(title=f"hfi label: {state.study.config.name}", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(let_in)])
+    app = FastAPI(
+        title=f"hfi label: {state.study.config.name}", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(let_in)]
+    )
     app.state.hfi = state
     for module in (labelling, api, care, pictures, review, admin, login):
         app.include_router(module.router)

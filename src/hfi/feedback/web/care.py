@@ -20,8 +20,20 @@ from hfi.feedback.web.pages import KEYS, guideline_html, question, render
 from hfi.feedback.web.state import State
 
 router = APIRouter()
-NAMED_KEYS = {"Space": " ", "Enter": "Enter", "Backspace": "Backspace", "Delete": "Delete", "Home": "Home", "End": "End", "PageUp": "PageUp",
-              "PageDown": "PageDown", "ArrowLeft": "ArrowLeft", "ArrowRight": "ArrowRight", "ArrowUp": "ArrowUp", "ArrowDown": "ArrowDown"}
+NAMED_KEYS = {
+    "Space": " ",
+    "Enter": "Enter",
+    "Backspace": "Backspace",
+    "Delete": "Delete",
+    "Home": "Home",
+    "End": "End",
+    "PageUp": "PageUp",
+    "PageDown": "PageDown",
+    "ArrowLeft": "ArrowLeft",
+    "ArrowRight": "ArrowRight",
+    "ArrowUp": "ArrowUp",
+    "ArrowDown": "ArrowDown",
+}
 Box = Annotated[Literal["on", ""], Form()]
 
 
@@ -29,8 +41,13 @@ Box = Annotated[Literal["on", ""], Form()]
 def consent(request: Request, person: Annotator) -> Response:
     """What will be shown, what is stored, and how to stop."""
     state: State = request.app.state.hfi
-    return render(request, "consent.html", kind=state.study.config.concept.kind, cap=state.study.config.label.queue.daily_cap,
-                  break_every=state.study.config.label.queue.break_every)
+    return render(
+        request,
+        "consent.html",
+        kind=state.study.config.concept.kind,
+        cap=state.study.config.label.queue.daily_cap,
+        break_every=state.study.config.label.queue.break_every,
+    )
 
 
 @router.post("/consent", response_class=RedirectResponse, dependencies=[Depends(token)])
@@ -56,9 +73,16 @@ def settings(request: Request, person: Annotator, saved: bool = False) -> Respon
 
 
 @router.post("/settings", response_class=HTMLResponse, dependencies=[Depends(token)])
-def save_settings(request: Request, person: Annotator, action: Annotated[list[Annotated[str, Form(max_length=16)]], Form()] = [],  # noqa: B006
-                  key: Annotated[list[Annotated[str, Form(max_length=16)]], Form()] = [], blur: Box = "", toggle: Box = "",  # noqa: B006
-                  opted_out: Box = "", reset: Box = "") -> Response:
+def save_settings(
+    request: Request,
+    person: Annotator,
+    action: Annotated[list[Annotated[str, Form(max_length=16)]], Form()] = [],  # noqa: B006
+    key: Annotated[list[Annotated[str, Form(max_length=16)]], Form()] = [],  # noqa: B006
+    blur: Box = "",
+    toggle: Box = "",
+    opted_out: Box = "",
+    reset: Box = "",
+) -> Response:
     """Keep what a person chose. Two actions on one key are refused."""
     state: State = request.app.state.hfi
     sent = dict(zip(action, key, strict=False))
@@ -83,8 +107,17 @@ def guideline(request: Request, person: Annotator, version: Annotated[int | None
         old = connection.execute(select(columns.text).where(columns.version == version)).first() if version else None
     if version and old is None:
         raise Unknown(f"there is no version {version} of the guideline")
-    return render(request, "guideline.html", guideline=found, html=guideline_html(found), question=question(state), latest=latest,
-                  versions=versions, version=version, old=old.text if old and version != latest else None)
+    return render(
+        request,
+        "guideline.html",
+        guideline=found,
+        html=guideline_html(found),
+        question=question(state),
+        latest=latest,
+        versions=versions,
+        version=version,
+        old=old.text if old and version != latest else None,
+    )
 
 
 @router.get("/quiz", response_class=HTMLResponse)
@@ -98,13 +131,28 @@ def quiz(request: Request, person: Annotator) -> Response:
     score = state.queue.quiz_score(person.pseudonym)
     if not items and not chosen.quiz_done:
         state.queue.save_preferences(person.pseudonym, replace(chosen, quiz_done=True))
-    return render(request, "quiz.html", item=items[0] if items else None, score=score, lesson=None, question=question(state), value="",
-                  submission=str(uuid4()), guideline=state.guideline()[0], version=state.guideline()[1])
+    return render(
+        request,
+        "quiz.html",
+        item=items[0] if items else None,
+        score=score,
+        lesson=None,
+        question=question(state),
+        value="",
+        submission=str(uuid4()),
+        guideline=state.guideline()[0],
+        version=state.guideline()[1],
+    )
 
 
 @router.post("/quiz", response_class=HTMLResponse, dependencies=[Depends(token)])
-def answer_quiz(request: Request, person: Annotator, item: Annotated[Word, Form()], submission: Annotated[UUID, Form()],
-                value: Annotated[Literal["present", "absent", "unsure"], Form()]) -> Response:
+def answer_quiz(
+    request: Request,
+    person: Annotator,
+    item: Annotated[Word, Form()],
+    submission: Annotated[UUID, Form()],
+    value: Annotated[Literal["present", "absent", "unsure"], Form()],
+) -> Response:
     """Take a quiz answer and say what was expected, and why."""
     state: State = request.app.state.hfi
     try:
@@ -113,9 +161,18 @@ def answer_quiz(request: Request, person: Annotator, item: Annotated[Word, Form(
         return RedirectResponse("/quiz", 303)
     if receipt.lesson is None:  # not a quiz item: its answer counts all the same
         return RedirectResponse("/label", 303)
-    return render(request, "quiz.html", item=state.queue.item(person.pseudonym, item), score=state.queue.quiz_score(person.pseudonym),
-                  lesson=receipt.lesson, question=question(state), value=value, submission="", guideline=state.guideline()[0],
-                  version=state.guideline()[1])
+    return render(
+        request,
+        "quiz.html",
+        item=state.queue.item(person.pseudonym, item),
+        score=state.queue.quiz_score(person.pseudonym),
+        lesson=receipt.lesson,
+        question=question(state),
+        value=value,
+        submission="",
+        guideline=state.guideline()[0],
+        version=state.guideline()[1],
+    )
 
 
 @router.get("/progress", response_class=HTMLResponse)
@@ -123,8 +180,14 @@ def progress(request: Request, person: Annotator, before: Annotated[int | None, 
     """One's own numbers and answers; each answer can be looked at and changed."""
     state: State = request.app.state.hfi
     entries = state.queue.history(person.pseudonym, before, 48)
-    return render(request, "progress.html", progress=state.queue.progress(person.pseudonym), entries=entries, before=before,
-                  older=entries[-1].position if len(entries) == 48 else None)
+    return render(
+        request,
+        "progress.html",
+        progress=state.queue.progress(person.pseudonym),
+        entries=entries,
+        before=before,
+        older=entries[-1].position if len(entries) == 48 else None,
+    )
 
 
 def _keys(sent: dict[str, str]) -> dict[str, str]:

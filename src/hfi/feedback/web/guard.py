@@ -74,8 +74,15 @@ class Guard:
             return HTTPException(413, "larger than any honest request")
         host = headers.get("host", "")
         # a name that was pointed at 127.0.0.1 to read the pages of a study without a login
-        if self.state.loopback and not self.state.accounts.exist() and host.rsplit(":", 1)[0] not in LOOPBACK_HOSTS and host not in LOOPBACK_HOSTS:
-            return CrossSite(f"this study is served to this machine only, not as {host[:60]!r}", remedy="open the link that 'hfi label' prints")
+        if (
+            self.state.loopback
+            and not self.state.accounts.exist()
+            and host.rsplit(":", 1)[0] not in LOOPBACK_HOSTS
+            and host not in LOOPBACK_HOSTS
+        ):
+            return CrossSite(
+                f"this study is served to this machine only, not as {host[:60]!r}", remedy="open the link that 'hfi label' prints"
+            )
         if scope["method"] not in SAFE:
             site, origin = headers.get("sec-fetch-site", "none"), headers.get("origin")
             if site not in ("same-origin", "none") or (origin is not None and urlsplit(origin).netloc != host):
@@ -106,7 +113,9 @@ def keep_cookie(request: Request, response: Response, token: str | None = None) 
     state: State = request.app.state.hfi
     if token is None and not getattr(request.state, "fresh", False):
         return
-    response.set_cookie(state.cookie, token or request.state.token, httponly=True, samesite="lax", secure=request.url.scheme == "https", path="/")
+    response.set_cookie(
+        state.cookie, token or request.state.token, httponly=True, samesite="lax", secure=request.url.scheme == "https", path="/"
+    )
 
 
 def needs(role: str):

@@ -32,8 +32,9 @@ def home(person: Annotator) -> RedirectResponse:
 
 
 @router.get("/label", response_class=HTMLResponse)
-def label(request: Request, person: Annotator, item: Annotated[str | None, Query(max_length=128)] = None,
-          round: Round = LABEL_ROUND) -> Response:
+def label(
+    request: Request, person: Annotator, item: Annotated[str | None, Query(max_length=128)] = None, round: Round = LABEL_ROUND
+) -> Response:
     """The next item, or with ?item= one that was answered; what must come first (consent, the quiz) comes first."""
     state: State = request.app.state.hfi
     chosen = state.queue.preferences(person.pseudonym)
@@ -47,11 +48,19 @@ def label(request: Request, person: Annotator, item: Annotated[str | None, Query
 
 
 @router.post("/label/answer", response_class=HTMLResponse, dependencies=[Depends(token)])
-def answer(request: Request, person: Annotator, submission: Annotated[UUID, Form()], item: Annotated[Word, Form()],
-           value: Annotated[Literal["present", "absent", "unsure", "skip", "ranked"], Form()], image: Annotated[list[Word], Form()] = [],  # noqa: B006
-           place: Annotated[list[Place], Form()] = [], shown: Annotated[float, Form(ge=0, allow_inf_nan=False)] = 0,  # noqa: B006
-           guideline: Annotated[Version | None, Form()] = None, revises: Annotated[str, Form(max_length=36)] = "",
-           round: Annotated[str, Form(pattern=r"^[a-z0-9-]{1,32}$")] = LABEL_ROUND) -> Response:
+def answer(
+    request: Request,
+    person: Annotator,
+    submission: Annotated[UUID, Form()],
+    item: Annotated[Word, Form()],
+    value: Annotated[Literal["present", "absent", "unsure", "skip", "ranked"], Form()],
+    image: Annotated[list[Word], Form()] = [],  # noqa: B006
+    place: Annotated[list[Place], Form()] = [],  # noqa: B006
+    shown: Annotated[float, Form(ge=0, allow_inf_nan=False)] = 0,
+    guideline: Annotated[Version | None, Form()] = None,
+    revises: Annotated[str, Form(max_length=36)] = "",
+    round: Annotated[str, Form(pattern=r"^[a-z0-9-]{1,32}$")] = LABEL_ROUND,
+) -> Response:
     """An answer by form. `image` and `place` name each ranked picture and its place, "x" for excluded."""
     state: State = request.app.state.hfi
     seconds = time.time() - shown
@@ -70,8 +79,12 @@ def answer(request: Request, person: Annotator, submission: Annotated[UUID, Form
 
 
 @router.post("/label/undo", response_class=RedirectResponse, dependencies=[Depends(token)])
-def undo(request: Request, person: Annotator, submission: Annotated[UUID, Form()],
-         round: Annotated[str, Form(pattern=r"^[a-z0-9-]{1,32}$")] = LABEL_ROUND) -> RedirectResponse:
+def undo(
+    request: Request,
+    person: Annotator,
+    submission: Annotated[UUID, Form()],
+    round: Annotated[str, Form(pattern=r"^[a-z0-9-]{1,32}$")] = LABEL_ROUND,
+) -> RedirectResponse:
     """Take an answer back by form; its item comes again."""
     state: State = request.app.state.hfi
     state.queue_of(round).undo(person.pseudonym, str(submission))
@@ -107,8 +120,16 @@ def _address(round: str) -> str:
     return "/label" if round == LABEL_ROUND else f"/label?round={round}"
 
 
-def _page(request: Request, state: State, person: Person, round: str, wanted: str | None, hint: str = "", places: dict | None = None,
-          status: int = 200) -> Response:
+def _page(
+    request: Request,
+    state: State,
+    person: Person,
+    round: str,
+    wanted: str | None,
+    hint: str = "",
+    places: dict | None = None,
+    status: int = 200,
+) -> Response:
     queue = state.queue_of(round)
     past = [entry for entry in queue.history(person.pseudonym, None, PAST) if entry.counts and entry.item_id]
     here = state.of_round(round, [entry.images[0] for entry in past])
@@ -134,12 +155,28 @@ def _page(request: Request, state: State, person: Person, round: str, wanted: st
         "break_every": state.study.config.label.queue.break_every,
     }
     return render(
-        request, "label.html", status, item=shown, before=before, hint=hint, places=places or _places(before), progress=progress,
-        round=round, rounds=state.rounds(),
-        question=guideline.question if round != LABEL_ROUND else question(state), ranking_question=ranking_question(state), guideline=guideline, version=version,
-        guideline_html=guideline_html(guideline), submission=str(uuid4()), now=f"{time.time():.3f}", client_state=client,
+        request,
+        "label.html",
+        status,
+        item=shown,
+        before=before,
+        hint=hint,
+        places=places or _places(before),
+        progress=progress,
+        round=round,
+        rounds=state.rounds(),
+        question=guideline.question if round != LABEL_ROUND else question(state),
+        ranking_question=ranking_question(state),
+        guideline=guideline,
+        version=version,
+        guideline_html=guideline_html(guideline),
+        submission=str(uuid4()),
+        now=f"{time.time():.3f}",
+        client_state=client,
         ranks=any(one.task == "ranking" for one in items) or state.study.config.label.judgement != "binary",
-        last=past[0] if past else None, back=past[index + 1] if index + 1 < len(past) else None, forward=past[index - 1] if index > 0 else None,
+        last=past[0] if past else None,
+        back=past[index + 1] if index + 1 < len(past) else None,
+        forward=past[index - 1] if index > 0 else None,
         ranking_size=max([len(one.images) for one in items if one.task == "ranking"], default=state.study.config.label.ranking_size),
     )
 

@@ -36,8 +36,9 @@ def login(request: Request, next: Annotated[str, Query(max_length=500)] = "/labe
 
 
 @router.post("/login", response_class=HTMLResponse, dependencies=[Depends(token)])
-def log_in(request: Request, name: Annotated[str, Form(max_length=128)], password: Password,
-           next: Annotated[str, Form(max_length=500)] = "/label") -> Response:
+def log_in(
+    request: Request, name: Annotated[str, Form(max_length=128)], password: Password, next: Annotated[str, Form(max_length=500)] = "/label"
+) -> Response:
     """A new session, under a new token. Wrong names and wrong passwords read alike; too many are answered with 429."""
     state: State = request.app.state.hfi
     if not state.accounts.exist():

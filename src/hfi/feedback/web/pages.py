@@ -103,8 +103,10 @@ def guideline_html(guideline: Guideline) -> Markup:
         source, words = Path(tokens[index].attrGet("src") or "").name, escape(tokens[index].content)
         if source not in files:
             return f"[{words}]"
-        return (f'<button type="button" class="pic inline" aria-label="{words}"><img src="/guideline/picture/{files[source].id}" '
-                f'alt="{words}" loading="lazy"></button>')
+        return (
+            f'<button type="button" class="pic inline" aria-label="{words}"><img src="/guideline/picture/{files[source].id}" '
+            f'alt="{words}" loading="lazy"></button>'
+        )
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     markdown.add_render_rule("image", image)
@@ -122,4 +124,8 @@ def question(state: State) -> str:
 def ranking_question(state: State) -> str:
     """What is asked of several pictures."""
     concept = state.study.config.concept
-    return f"Which looks most like the style of “{concept.name}”?" if concept.kind == "style" else f"Which shows “{concept.name}” most strongly?"
+    return (
+        f"Which looks most like the style of “{concept.name}”?"
+        if concept.kind == "style"
+        else f"Which shows “{concept.name}” most strongly?"
+    )

@@ -35,20 +35,35 @@ def overview(request: Request, person: Reviewer, who: Who = "people") -> Respons
 
 
 @router.get("/review/disagreements", response_class=HTMLResponse)
-def disagreements(request: Request, person: Reviewer, start: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
-                  decided: UUID | None = None) -> Response:
+def disagreements(
+    request: Request, person: Reviewer, start: Annotated[int, Query(ge=0, le=10_000_000)] = 0, decided: UUID | None = None
+) -> Response:
     """The pictures that people differ on, the most evenly split first; one large, the next ones beside it."""
     state: State = request.app.state.hfi
     found = state.fresh.get(("disagreements", start), lambda: review.disagreements(state.store, start, STRIP))
     if found is None:
         return render(request, "counting.html", title="Disagreements", refresh=f"/review/disagreements?start={start}")
-    return render(request, "disagreements.html", found=found[0], age=found[1], start=start, question=question(state), submission=str(uuid4()),
-                  decided=decided)
+    return render(
+        request,
+        "disagreements.html",
+        found=found[0],
+        age=found[1],
+        start=start,
+        question=question(state),
+        submission=str(uuid4()),
+        decided=decided,
+    )
 
 
 @router.post("/review/adjudicate", response_class=RedirectResponse, dependencies=[Depends(token)])
-def adjudicate(request: Request, person: Reviewer, image: Image, value: Annotated[Literal["present", "absent"], Form()],
-               submission: Annotated[UUID, Form()], start: Annotated[int, Form(ge=0, le=10_000_000)] = 0) -> Response:
+def adjudicate(
+    request: Request,
+    person: Reviewer,
+    image: Image,
+    value: Annotated[Literal["present", "absent"], Form()],
+    submission: Annotated[UUID, Form()],
+    start: Annotated[int, Form(ge=0, le=10_000_000)] = 0,
+) -> Response:
     """A reviewer's final word on a picture."""
     state: State = request.app.state.hfi
     _known(state, image)
@@ -70,12 +85,20 @@ def undo(request: Request, person: Reviewer, submission: Annotated[UUID, Form()]
 def gold(request: Request, person: Reviewer, image: Annotated[str, Query(max_length=64)] = "") -> Response:
     """Pictures whose answer is known, and the form that adds one."""
     state: State = request.app.state.hfi
-    return render(request, "gold.html", gold=state.queue.gold(), image=image if state.store.image_file(image) else "", question=question(state))
+    return render(
+        request, "gold.html", gold=state.queue.gold(), image=image if state.store.image_file(image) else "", question=question(state)
+    )
 
 
 @router.post("/review/gold", response_class=RedirectResponse, dependencies=[Depends(token)])
-def add_gold(request: Request, person: Reviewer, image: Image, value: Annotated[Literal["present", "absent"], Form()],
-             note: Annotated[str, Form(max_length=500)] = "", quiz: Annotated[Literal["on", ""], Form()] = "") -> Response:
+def add_gold(
+    request: Request,
+    person: Reviewer,
+    image: Image,
+    value: Annotated[Literal["present", "absent"], Form()],
+    note: Annotated[str, Form(max_length=500)] = "",
+    quiz: Annotated[Literal["on", ""], Form()] = "",
+) -> Response:
     """Make a picture a gold item, or change one."""
     state: State = request.app.state.hfi
     _known(state, image)

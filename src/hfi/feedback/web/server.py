@@ -36,7 +36,8 @@ def serve(study: Path, host: str = "127.0.0.1", port: int = PORT, open_browser: 
     try:
         if not is_loopback(host) and not state.accounts.exist():
             raise HFIError(
-                f"{host} is not this machine alone, and the study has no accounts yet", field="--host",
+                f"{host} is not this machine alone, and the study has no accounts yet",
+                field="--host",
                 remedy=f"add one with 'hfi label users add {opened.root} NAME --role admin', or leave --host out",
             )
         if not state.has_pictures():
@@ -45,8 +46,18 @@ def serve(study: Path, host: str = "127.0.0.1", port: int = PORT, open_browser: 
         state.loopback = is_loopback(host)
         link = f"http://{_shown(host)}:{listener.getsockname()[1]}/"
         app = create_app(state)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, ws="none", lifespan="off", backlog=BACKLOG,
-                                proxy_headers=False, timeout_keep_alive=65, timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="off",
+            backlog=BACKLOG,
+            proxy_headers=False,
+            timeout_keep_alive=65,
+            timeout_graceful_shutdown=5,
+        )
         server = uvicorn.Server(config)
         print(f"{opened.config.name}: {link}  (Ctrl-C stops; every answer is on disk as soon as the page says so)", flush=True)
         if open_browser:
@@ -80,7 +91,9 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         why = getattr(error, "strerror", None) or error
-        raise HFIError(f"cannot listen on {host}:{port} ({why})", field="--port", remedy="choose another one, or 0 for any free one") from None
+        raise HFIError(
+            f"cannot listen on {host}:{port} ({why})", field="--port", remedy="choose another one, or 0 for any free one"
+        ) from None
     return listener
 
 

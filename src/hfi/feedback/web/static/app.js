@@ -82,6 +82,8 @@ function look(open) {
   body.classList.toggle("looking", open);
 }
 
+let pressedAt = 0;
+addEventListener("pointerdown", () => { pressedAt = performance.now(); }, true);
 $$("[data-hide]").forEach((link) => link.addEventListener("click", (event) => { event.preventDefault(); blank(); }));
 addEventListener("contextmenu", (event) => { if (event.target.closest(".pic")) event.preventDefault(); });
 addEventListener("dragstart", (event) => { if (event.target.closest(".pic, .slot")) event.preventDefault(); });
@@ -153,6 +155,10 @@ async function call(path, data) {
   return { status: response.status, found };
 }
 
+function ended() {
+  message("Your session has ended. Your answers are kept in this browser until you log in.", { href: "/login", text: "Log in again" });
+}
+
 let sending = false, pause = 0, timer = null;
 
 async function flush() {
@@ -164,12 +170,13 @@ async function flush() {
       const { status, found } = await call(entry.path, entry.data);
       if (status === 403 && found?.kind === "csrf") {
         const session = await call("/api/session");
+        if (session.status === 401) ended();
         if (session.status !== 200 || session.found.csrf === person.csrf) throw new Error("no session");
         person.csrf = session.found.csrf;
         continue;
       }
       if (status === 401) {
-        message("Your session has ended. Your answers are kept in this browser.", { href: "/login", text: "Log in again" });
+        ended();
         throw new Error("no session");
       }
       if (status >= 500 || status === 429 || status === 408 || !found) throw new Error(`status ${status}`);
@@ -276,16 +283,20 @@ function show(index) {
   const item = items[(at = Math.max(0, Math.min(index, items.length)))];
   look(false);
   $$(".pic.open").forEach((picture) => picture.classList.remove("open"));
+  const focused = document.activeElement?.closest("#item [data-action]")?.dataset.action;
   if (item) {
     item.node ??= build(item);
     $("#item").replaceChildren(item.node);
+    if (focused) $(`[data-action="${focused}"]`, item.node)?.focus({ preventScroll: true }); // who answers by Tab and Enter stays there
     const title = $("#question");
     title.textContent = title.dataset[item.task];
     const given = current(item)?.answer;
     $$(".answers button", item.node).forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.action === given?.value)));
     if (item.task === "ranking") item.redraw();
   } else if (drained) {
-    $("#item").replaceChildren($("#template-empty").content.cloneNode(true));
+    const { progress } = state;
+    const why = progress.opted_out ? "opted" : progress.capped ? "capped" : progress.left ? "waiting" : "done";
+    $("#item").replaceChildren($(`#template-${why}`).content.cloneNode(true));
   } else {
     const note = document.createElement("p");
     note.className = "soft";
@@ -308,25 +319,27 @@ async function fill() {
     if (status === 200) {
       const fresh = found.items.filter((one) => !items.some((known) => known.id === one.id));
       items.push(...fresh.map(asItem));
-      Object.assign(state, { progress: found.progress, guideline: found.guideline });
-      meter(outbox.all().filter((entry) => entry.path === "/api/answers" && !entry.data.revises).length);
-      const none = !fresh.length && frontier() >= items.length && !outbox.all().length;
-      if (none) drained = true;
-      if (none && state.progress.left) return location.reload(); // capped or opted out: the server's page says which
+      const unsent = outbox.all().filter((entry) => entry.path === "/api/answers" && !entry.data.revises).length;
+      const { progress } = found;
+      Object.assign(progress, { done: progress.done + unsent, today: progress.today + unsent, left: Math.max(0, progress.left - unsent) });
+      Object.assign(state, { progress, guideline: found.guideline });
+      meter();
+      drained = !fresh.length && frontier() >= items.length && !outbox.all().length;
+      if (drained && progress.left && !progress.capped) setTimeout(() => { drained = false; fill(); }, 15000); // lent to others just now
       if (at >= items.length - fresh.length) show(at);
       else for (const next of items.slice(at + 1, at + 1 + AHEAD)) next.node ??= build(next);
-    } else if (status === 401) message("Your session has ended.", { href: "/login", text: "Log in again" });
+    } else if (status === 401) ended();
     else if (status < 500) message(found?.error || "The server gave no more pictures.");
   } catch { /* away: `again` below */ }
   filling = false;
   if (!drained && items.length - frontier() < AHEAD / 2) setTimeout(fill, 2000);
 }
 
-function meter(unsent = 0) {
+function meter() {
   const { progress } = state;
-  const done = progress.done + unsent, total = done + Math.max(0, progress.left - unsent);
+  const { done, left, today } = progress, total = done + left;
   $$("[data-count]").forEach((node) => {
-    const values = { done, left: total - done, today: progress.today + unsent, pace: progress.pace_per_minute.toFixed(0), flagged: progress.flagged_seen_today };
+    const values = { done, left, today, pace: progress.pace_per_minute.toFixed(0), flagged: progress.flagged_seen_today };
     node.textContent = Number(values[node.dataset.count]).toLocaleString("en");
   });
   const bar = $("#meter");
@@ -458,7 +471,12 @@ function ranking(item, node) {
   };
   cards.forEach((card, index) => {
     const name = item.images[index];
-    $(".pic", card).addEventListener("click", () => dragged || body.classList.contains("looking") || pick(index));
+    const picture = $(".pic", card);
+    picture.addEventListener("click", (event) => {
+      const held = body.classList.contains("guarded") && event.detail && performance.now() - pressedAt > 350; // looked at, not chosen
+      const closed = body.classList.contains("guarded") && person.toggle && !picture.classList.contains("open");
+      if (!dragged && !held && !closed) pick(index);
+    });
     $("[data-out]", card).addEventListener("click", () => { out(name); item.redraw(); });
     $("select", card).addEventListener("change", (event) => {
       const value = event.target.value, place = Number(value), other = place && holder(place);
