@@ -70,6 +70,13 @@ def new_judgements(study: Workspace) -> bool:
     return database.is_there(where) and database.newest_judgement(where) != seen[0]
 
 
+def new_answers(study: Workspace) -> bool:
+    """Whether raters of a blind evaluation have answered since the report was written."""
+    from hfi.evaluation.human import state
+
+    return state(study) != ((study.manifest("report") or {}).get("facts") or {}).get("human", {})
+
+
 def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) -> Workspace:
     """Run one stage, and only that one; raises HFIError naming the earlier one that is missing."""
     study = open_study(root, changes)
@@ -90,7 +97,7 @@ def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) 
 def work(study: Workspace, stage: str) -> None:
     """Bring a stage up to date (its inputs are) and print one line on it; the lock is the caller's."""
     before = study.manifest(stage) if study.is_done(stage) else None
-    if before is None or stage == "label":  # new judgements may have come in
+    if before is None or stage == "label" or (stage == "report" and new_answers(study)):  # new judgements may have come in
         from hfi import method
 
         method.run(study, until=stage)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from hfi.evaluation import human
 from hfi.report import gather, words
 from hfi.report.figures import Rate, Row, interval, percent, rate_chart
+from hfi.report.human import human_section
 from hfi.report.numbers import CONCEPT_SETS, KEPT_SETS, Numbers, read_numbers
 from hfi.report.pairs import before_after_picture, read_pairs, set_names, show_pairs, show_singles
 from hfi.report.pictures import sheet
@@ -40,7 +42,8 @@ def report(evaluated: Evaluated, study: Workspace) -> Path:
     may lack (rankings, a floor, drift) are left out of the page.
     """
     page, numbers = study.path("report.html"), study.path("metrics.json")
-    if study.is_done("report") and page.exists():
+    answers = human.state(study)  # people may have rated since
+    if study.is_done("report") and page.exists() and study.manifest("report")["facts"].get("human", {}) == answers:
         if not numbers.exists():
             finish_metrics(study, evaluated.folder)
         return page
@@ -48,7 +51,7 @@ def report(evaluated: Evaluated, study: Workspace) -> Path:
         if read_pairs(evaluated.folder)[0]:
             before_after_picture(study, run.path("summary.png"), blur=True)
         write_bytes(page, render(study, evaluated.folder, lambda: run.seconds).encode())
-        run.facts.update(page_sha256=file_hash(page), page_bytes=page.stat().st_size)
+        run.facts.update(page_sha256=file_hash(page), page_bytes=page.stat().st_size, human=answers)
     finish_metrics(study, evaluated.folder)
     return page
 
@@ -56,11 +59,13 @@ def report(evaluated: Evaluated, study: Workspace) -> Path:
 def finish_metrics(study: Workspace, folder: Path) -> None:
     """Write STUDY/metrics.json: evaluate's numbers, and the seconds and peak memory of all stages, this one too."""
     costs = gather.manifests(study, STAGES)
+    rated = {one.question: one.plain() for one in human.rates(study)}
     seconds = {stage: manifest["seconds"] for stage, manifest in costs.items()}
     write_json(
         study.path("metrics.json"),
         {
             **read_json(folder / "metrics.json"),
+            **({"human": rated} if rated else {}),
             "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
             "peak_memory_mib": {stage: manifest["peak_memory_mib"] for stage, manifest in costs.items()},
         },
@@ -82,6 +87,7 @@ def render(study: Workspace, folder: Path, seconds: Callable[[], float]) -> str:
         **_top(numbers, study, folder, metrics, found),
         **_pictures(study, folder, numbers),
         **_charts(numbers),
+        "human": human_section(human.rates(study)),
         **_making(study, found),
         **_settings(study),
         **_origin(found),
