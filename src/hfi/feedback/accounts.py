@@ -115,7 +115,8 @@ class Accounts:
     def of(cls, study: Workspace) -> Accounts:
         """The accounts of a study: in its folder, or in the database of HFI_DATABASE_URL."""
         judgements = database.place(study)
-        return cls(judgements if isinstance(judgements, str) else study.path(FILE))
+        beside = database.name_of(judgements)
+        return cls(beside.with_name(FILE) if isinstance(beside, Path) else judgements)
 
     def close(self) -> None:
         if self._engine is not None:

@@ -261,7 +261,7 @@ class Queue:
                 until = time.time() + self.settings.queue.lease_seconds
                 change = text("UPDATE lease SET answered = 0, until = :until WHERE number = :number")
                 connection.execute(change, {"until": until, "number": row.lease})
-                connection.execute(text("UPDATE item SET done = 0 WHERE id = (SELECT item FROM lease WHERE number = :n)"), {"n": row.lease})
+                items.settle(connection, connection.scalar(text("SELECT item FROM lease WHERE number = :number"), {"number": row.lease}))
                 standing.uncount(connection, who, row)
             return replace(self._receipt(connection, row), withdrawn=True)
 

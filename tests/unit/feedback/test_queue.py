@@ -367,6 +367,10 @@ def test_repeats_ask_a_second_time_and_both_answers_stay(store, monkeypatch):
     assert twice and set(seen) == set(IDS) and max(Counter(seen).values()) == 2
     assert sum(j.purpose == "repeat" for j in store.judgements(history=True)) == len(twice)
     assert len(list(store.judgements())) == 30 and asked.next("bob") == []
+    again = next(entry for entry in asked.history("ann", count=100) if entry.images[0] in twice)  # the newest: the repeat
+    asked.undo("ann", again.submission)
+    assert len(list(store.judgements())) == 30 and asked.next("bob") == []  # the first answer counts, and nobody else is asked
+    assert [item.id for item in asked.next("ann")] == [again.item_id]
 
 
 def test_adjudication_is_marked_idempotent_and_can_be_undone(store):
