@@ -65,8 +65,11 @@ app.add_typer(users, name="users")
 @app.command(PAGE, cls=PageCommand, epilog=EPILOG, hidden=True)
 def label(study: Study,
           import_: Annotated[Path | None, typer.Option("--import", metavar="FILE",
-                                                       help="Add judgements of a .jsonl or .csv file.")] = None,
-          export: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all judgements to a .jsonl or .csv file.")] = None,
+                                                       help="Add judgements of a .jsonl, .csv or Label Studio .json "
+                                                       "file, of a Hugging Face imagefolder, or of pictures in folders yes and no.")]
+          = None,
+          export: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all judgements to a .jsonl, .csv or Label Studio .json "
+                                                      "file, or with the pictures to a new folder (imagefolder).")] = None,
           annotator: Annotated[str | None, typer.Option(help="Who judged, for rows of --import that do not say.")] = None,
           simulated: Annotated[bool, typer.Option("--simulated", help="Let simulated annotators judge; marked so wherever their "
                                                   "numbers appear.")] = False,
@@ -103,10 +106,13 @@ def label(study: Study,
 
     with opened.lock():
         if import_ is not None:
-            opened.require("label")
+            from hfi.generation.brought import brought
+
+            if not import_.is_dir() and not brought(opened):
+                opened.require("label")
             found = import_judgements(opened, import_, annotator=annotator)
             print(f"{import_}: {found['read']} judgements read, {found['added']} added, {found['known']} known already, "
-                  f"{found['duplicates']} twice in the file")
+                  f"{found['duplicates']} twice in the file" + (f"; {found['pictures']} pictures taken" if found["pictures"] else ""))
             if changed:
                 opened.save_config()
             try:

@@ -16,6 +16,7 @@ from hfi.diffusion.text import encode_prompts
 from hfi.erasure.conditions import Flagged, build_conditions
 from hfi.erasure.delta import applied, load_delta, save_delta
 from hfi.erasure.sdd import Benign, train_sdd
+from hfi.errors import HFIError
 from hfi.generation.generate import Generated
 from hfi.inversion.invert import Inverted
 from hfi.progress import bar
@@ -45,6 +46,14 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
         return Erased.load(study)
     config = study.config.erase
     others = [_open_other(path) for path in config.also]
+    benign = benign_material(model, images)
+    if config.preservation and not len(benign.latents):
+        raise HFIError(
+            "preservation needs benign pictures, and the study has none",
+            file=study.root,
+            field="erase.preservation",
+            remedy="set generate.benign_share above 0 and draw again, or set erase.preservation to 0",
+        )
     with study.stage("erase") as run, bar() as progress:
         rows, prompts, stored = material([(images, reward, tokens), *others])
         conditions = build_conditions(model, rows, config.templates, prompts, config.flagged_prompts)
@@ -68,7 +77,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
                 run.checkpoint()
                 last = time.monotonic()
 
-        delta = train_sdd(model, conditions, c_0, stored, benign_material(model, images), config, study.config.seed, saved, on_log, on_step)
+        delta = train_sdd(model, conditions, c_0, stored, benign, config, study.config.seed, saved, on_log, on_step)
         save_delta(run.path("delta.safetensors"), delta, model, study.config.concept.name)
         write_bytes(run.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in log).encode())
         if config.save_pipeline:
@@ -94,7 +103,7 @@ def material(parts: Sequence[tuple[Generated, RewardResult, Inverted]]) -> tuple
             rows[name if name not in rows else f"<{number}-{name[1:]}"] = value
         by_id = {image.id: image for image in images.images}
         chosen = [by_id[picture.image_id] for picture in reward.selected]
-        prompts += [Flagged(image.prompt, image.without) for image in chosen]
+        prompts += [Flagged(image.prompt, image.without) for image in chosen if image.prompt]  # brought pictures may have none
         latents.append(images.latents()[[image.index for image in chosen]])
     return rows, prompts, torch.cat(latents)
 
