@@ -131,7 +131,7 @@ def test_another_browsers_token_is_worth_nothing(client, new_client, study):
         "%2e%2e%2f.web-secret",
         "p001.png",
         "nothing",
-        "p001/../p002",
+        "p001%2f..%2fp002",
         ".web-secret",
         "p001%00.png",
         "-",

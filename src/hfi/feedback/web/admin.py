@@ -33,7 +33,7 @@ def invite(
     state: State = request.app.state.hfi
     if person.name is None:
         raise NotYours("the first account is added on the command line", remedy=f"hfi label users add {state.study.root} NAME --role admin")
-    if name == person.name:
+    if name.strip().lower() == person.name:
         raise Invalid("an invite would end your own password and session", remedy="let another administrator do it")
     try:
         made = state.accounts.invite(name, role)
@@ -49,7 +49,7 @@ def invite(
 def remove(request: Request, person: Admin, name: Login) -> Response:
     """Forget an account; its judgements stay under the pseudonym."""
     state: State = request.app.state.hfi
-    if name == person.name:
+    if name.strip().lower() == person.name:
         raise Invalid("you cannot remove yourself", remedy="let another administrator do it")
     state.accounts.remove(name)
     return RedirectResponse("/admin/accounts", 303)

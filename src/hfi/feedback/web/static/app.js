@@ -184,6 +184,7 @@ async function flush() {
       pause = 0;
       if (status >= 400) refused(entry, found);
       saved();
+      if (stage && at >= items.length) fill();
     }
   } catch {
     pause = Math.min(pause ? pause * 2 : 500, 15000);
@@ -200,7 +201,8 @@ addEventListener("online", () => { pause = 0; flush(); });
 const stage = $("#stage[data-state]");
 const state = stage ? JSON.parse(stage.dataset.state) : null; // {items, past, progress, guideline, break_every}
 const items = []; // {id, task, images, given: [{submission, answer, order}], node}
-let at = 0, order = 0, filling = false, drained = false;
+let at = 0, order = 0, filling = false, drained = false, refill = null;
+let rested = state?.break_every ? Math.floor(state.progress.today / state.break_every) : 0; // reminders given today
 const AHEAD = 8; // items whose pictures are loaded before they are needed
 
 const current = (item) => item.given[item.given.length - 1];
@@ -275,8 +277,12 @@ function wire(node) {
   $$("button[data-action]", node).forEach((button) => button.addEventListener("click", (event) => {
     event.preventDefault();
     handlers[button.dataset.action]?.();
-    if (event.detail) $("#work").focus({ preventScroll: true }); // after a click, Space shall look and not press it again
   }));
+  node.addEventListener("click", (event) => { if (event.detail && event.target.closest("button")) release(); });
+}
+
+function release() { // after a click or a drag, Space and Enter shall look and save, not press what was clicked again
+  $("#work").focus({ preventScroll: true });
 }
 
 function show(index) {
@@ -313,26 +319,30 @@ function show(index) {
 
 async function fill() {
   if (filling || items.length - frontier() > AHEAD || drained) return;
+  clearTimeout(refill);
   filling = true;
+  const quiet = !outbox.all().length;
+  let more = true;
   try {
     const { status, found } = await call(`/api/next?count=${AHEAD + 4}&round=${state.round}`);
     if (status === 200) {
       const fresh = found.items.filter((one) => !items.some((known) => known.id === one.id));
       items.push(...fresh.map(asItem));
-      const unsent = outbox.all().filter((entry) => entry.path === "/api/answers" && !entry.data.revises).length;
-      const { progress } = found;
-      Object.assign(progress, { done: progress.done + unsent, today: progress.today + unsent, left: Math.max(0, progress.left - unsent) });
-      Object.assign(state, { progress, guideline: found.guideline });
+      const { done, today } = state.progress;
+      const still = quiet && !outbox.all().length; // else the server may or may not have counted what is under way
+      Object.assign(state, { progress: still ? found.progress : { ...found.progress, done, today }, guideline: found.guideline });
       meter();
       drained = !fresh.length && frontier() >= items.length && !outbox.all().length;
-      if (drained && progress.left && !progress.capped) setTimeout(() => { drained = false; fill(); }, 15000); // lent to others just now
+      more = fresh.length > 0;
       if (at >= items.length - fresh.length) show(at);
       else for (const next of items.slice(at + 1, at + 1 + AHEAD)) next.node ??= build(next);
     } else if (status === 401) ended();
     else if (status < 500) message(found?.error || "The server gave no more pictures.");
-  } catch { /* away: `again` below */ }
+  } catch { /* away: asked again below */ }
   filling = false;
-  if (!drained && items.length - frontier() < AHEAD / 2) setTimeout(fill, 2000);
+  const { progress } = state;
+  if (drained && (!progress.left || progress.capped || progress.opted_out)) return;
+  if (items.length - frontier() < AHEAD / 2) refill = setTimeout(() => { drained = false; fill(); }, more ? 2000 : 15000); // lent to others just now
 }
 
 function meter() {
@@ -371,8 +381,8 @@ function answer(value, extra = {}) {
   show(before ? at + 1 : frontier());
   meter();
   setTimeout(flush); // the next picture is drawn first
-  const every = state.break_every;
-  if (!before && every && state.progress.today % every === 0) rest();
+  const rests = state.break_every ? Math.floor(state.progress.today / state.break_every) : 0;
+  if (!before && rests > rested) { rested = rests; rest(); }
 }
 
 function rest() {
@@ -525,7 +535,7 @@ function ranking(item, node) {
         ghost?.remove();
         if (ghost && over && event.type === "pointerup") put(name, Number(over.dataset.place));
         else if (ghost && !image && event.type === "pointerup") clear(name); // dragged out of the row of places
-        if (ghost) item.redraw();
+        if (ghost) { item.redraw(); release(); }
         setTimeout(() => { dragged = false; });
       };
       addEventListener("pointermove", move);
