@@ -82,7 +82,8 @@ def test_the_reward_learns_better_from_it():
         points += numpy.outer(y - 0.5, direction / 4)
         scores = {}
         for method in ("majority", "dawid_skene"):
-            labels = [aggregate(rows, method).labels[name] for name in names[:200]]
+            found = aggregate(rows, method).labels
+            labels = [found[name] for name in names[:200]]
             probe = fit_probe(points[:200], [one.present for one in labels], [one.weight for one in labels])
             scores[method] = auc(probe.predict(points[200:])[0], y[200:])
         gained.append(scores["dawid_skene"] - scores["majority"])

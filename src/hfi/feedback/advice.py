@@ -15,6 +15,7 @@ from hfi.feedback.store import Store
 from hfi.workspace import Workspace, read_json
 
 REACH = 10  # a number of pictures more than so many times today's is not called a plan
+PEOPLE = ("human", "simulated")  # machines judge everything at no cost: their labels are not counted here
 OF_EACH = 10  # pictures of each label below which a learning curve says little
 
 
@@ -34,7 +35,8 @@ def advise(study: Workspace) -> Advice:
     if not database.is_there(database.place(study)):
         return from_counts({}, 0, study.config.label.minimum)
     with Store.of(study) as store:
-        votes, judged = store.label_counts(), store.counts()["judged"]
+        kinds = ("machine",) if study.config.label.source == "machines" else PEOPLE
+        votes, judged = store.label_counts(kinds=kinds), store.counts(kinds)["judged"]
     shown = from_counts(votes, judged, study.config.label.minimum)
     if shown.help is not None:
         return shown
@@ -43,7 +45,7 @@ def advise(study: Workspace) -> Advice:
         return shown
     if curve is None:
         return from_rankings(found) or shown
-    return from_curve(curve, _learned(votes, found))
+    return from_curve(curve, _learned(votes, curve))
 
 
 def from_counts(votes: dict[str, dict[str, int]], judged: int, minimum: int) -> Advice:
@@ -111,11 +113,10 @@ def from_rankings(found: dict) -> Advice | None:
     return Advice(f"More rankings would change little: {words}.", False)
 
 
-def _learned(votes: dict[str, dict[str, int]], found: dict) -> int:
-    """Pictures that the reward would learn from today: those judged, less the held-out share of last time."""
-    learned, held_out = found.get("pictures_learned") or 0, found.get("pictures_held_out") or 0
+def _learned(votes: dict[str, dict[str, int]], curve: dict) -> int:
+    """Pictures that the reward would learn from today: those that people judged, less the held-out share of last time."""
     judged = sum(1 for seen in votes.values() if seen["present"] + seen["absent"])
-    return round(judged * learned / max(1, learned + held_out))
+    return round(judged * (1 - curve.get("held_out", 0.0)))
 
 
 def _rounded(number: float) -> int:

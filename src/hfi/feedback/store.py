@@ -255,10 +255,10 @@ class Store:
                 "annotators": {kind: number for kind, number in connection.execute(text(annotators), where)},  # noqa: C416 - rows
             }
 
-    def label_counts(self, round: str = LABEL_ROUND) -> dict[str, dict[str, int]]:
-        """Current binary judgements: {image id: {"present": n, "absent": n}}."""
+    def label_counts(self, round: str = LABEL_ROUND, kinds: Iterable[str] = tables.KINDS) -> dict[str, dict[str, int]]:
+        """Current binary judgements of these kinds of annotators: {image id: {"present": n, "absent": n}}."""
         found: dict[str, dict[str, int]] = {}
-        query = text(f"""SELECT target, value, count(*) FROM ({_chosen(tables.KINDS, round)}) AS counting
+        query = text(f"""SELECT target, value, count(*) FROM ({_chosen(kinds, round)}) AS counting
                          WHERE task = 'binary' AND value IN ('present', 'absent') GROUP BY 1, 2""")
         with self.reading() as connection:
             for target, value, number in connection.execute(query, {"round": round}):

@@ -50,7 +50,7 @@ def fit_probe(embeddings: ArrayLike, y: ArrayLike, weight: ArrayLike | None = No
     centre, middle = numpy.average(points, axis=0, weights=w), float(numpy.average(y, weights=w))
     scale = float(numpy.sqrt(((points - centre) ** 2).mean())) or 1.0
     root = numpy.sqrt(w)
-    u, s, basis = numpy.linalg.svd(root[:, None] * (points - centre) / scale, full_matrices=False)
+    u, s, basis = _factors(root[:, None] * (points - centre) / scale)
     target = root * (y - middle)
     onto, best = u.T @ target, None
     for ridge in RIDGES:
@@ -61,6 +61,17 @@ def fit_probe(embeddings: ArrayLike, y: ArrayLike, weight: ArrayLike | None = No
             best = error, ridge
     noise, ridge = best
     return Probe(centre, scale, middle, basis, s * onto / (s**2 + ridge), s**2, ridge, max(noise, 1e-12))
+
+
+def _factors(points: ndarray) -> tuple[ndarray, ndarray, ndarray]:
+    """A thin singular value decomposition (n, k), (k,), (k, D); of many points by their covariance, which is faster."""
+    count, width = points.shape
+    if count <= 2 * width:
+        return numpy.linalg.svd(points, full_matrices=False)
+    values, vectors = numpy.linalg.eigh(points.T @ points)
+    kept = values > 1e-10 * values[-1]
+    s, basis = numpy.sqrt(values[kept]), vectors[:, kept].T
+    return points @ basis.T / s, s, basis
 
 
 def other_side(r: ArrayLike, deviation: ArrayLike) -> ndarray:

@@ -76,7 +76,9 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
         embeddings = encoder.images([images.path(image) for image in images.images], cache=study.path("cache"))
         ids = [image.id for image in images.images]
         index = {name: i for i, name in enumerate(ids)}
-        kept_out = held_out_pictures(labels, {name for order in orders for name in order}, config.held_out, seed)
+        people = judged_by_people(judgements)
+        tested = {name: share for name, share in labels.items() if name in people} or labels
+        kept_out = held_out_pictures(tested, {name for order in orders for name in order}, config.held_out, seed)
         train = gather(index, targets, weighted, set(ids) - kept_out)
         held_out = gather(index, targets, weighted, kept_out)
         model, curves = fit(
@@ -134,13 +136,8 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
         unsure = uncertainty(r, embeddings.numpy(), train, held_out)
         write_bytes(run.path("scores.jsonl"), score_lines(ids, r, unsure, alike(embeddings.numpy(), seed)))
         write_json(run.path("annotators.json"), [asdict(one) for one in found_labels.annotators])
-        learned, tested = embeddings[train.rows].numpy(), embeddings[held_out.rows].numpy()
-        curve = (
-            learning_curve(learned, train.y.numpy(), train.weight.numpy(), tested, held_out.y.numpy(), found["auc"]["value"], seed)
-            if found["auc"]
-            else None
-        )
-        write_json(run.path("learning_curve.json"), curve)
+        by_people = numpy.array([ids[i] in tested for i in train.rows.tolist()], dtype=bool)
+        write_json(run.path("learning_curve.json"), curve_of(embeddings.numpy(), train, by_people, held_out, found["auc"], seed))
         write_json(run.path("selected.json"), [asdict(one) for one in selected])
         write_json(run.path("calibration.json"), found)
         write_json(run.path("losses.json"), curves)
@@ -167,6 +164,26 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
 def scores_of(model: RewardModel, embeddings: torch.Tensor) -> numpy.ndarray:
     """r (N,) of embeddings (N, D), float64."""
     return model(embeddings).double().numpy()
+
+
+def judged_by_people(judgements: Judgements) -> set[str]:
+    """Pictures on whose label a person (or a simulated one) decided. Where there are such, the reward is tested on them alone.
+
+    What only machines labelled would test the reward against the machines' errors.
+    """
+    return {row.images[0] for row in judgements.binary if row.kind != "machine" and row.value in ("present", "absent")}
+
+
+def curve_of(
+    embeddings: numpy.ndarray, train: Examples, by_people: numpy.ndarray, held_out: Examples, own: dict | None, seed: int
+) -> dict | None:
+    """The learning curve over what people judged; `by_people` (n,) says which rows of `train` that are."""
+    if own is None:
+        return None
+    rows = train.rows.numpy()[by_people]
+    y, weight = train.y.numpy()[by_people], train.weight.numpy()[by_people]
+    test, test_y = embeddings[held_out.rows.numpy()], held_out.y.numpy()
+    return learning_curve(embeddings[rows], y, weight, test, test_y, own["value"], seed)
 
 
 def meaning_of(aggregation: str, binary: bool, ranked: bool) -> str:

@@ -97,6 +97,18 @@ def test_what_flows_back_to_the_queue_and_to_the_advice(drawn, tmp_path):
     assert study.manifest("reward")["facts"]["feedback"] == "people"
 
 
+def test_beside_a_machine_the_reward_is_tested_on_what_people_judged(drawn, tmp_path):
+    study = judged(drawn, tmp_path / "s", lambda i: halves(i) if 8 <= i < 32 else None)
+    ids = [image.id for image in Generated.load(study).images]
+    with Store.of(study) as store:
+        store.record_many(Judgement((name,), "detector", "machine", halves(i)) for i, name in enumerate(ids))
+    found = run(study)
+    assert found.metrics["pictures_held_out"] == 6 and found.metrics["pictures_learned"] == 34
+    kinds = {one["annotator"]: one for one in json.loads((found.folder / "annotators.json").read_text())}
+    assert kinds["detector"]["kind"] == "machine" and kinds["detector"]["answers"] == 40
+    assert study.manifest("reward")["facts"]["feedback"] == "people and machines"
+
+
 def test_majority_counts_every_answer_alike(drawn, tmp_path):
     study = judged(drawn, tmp_path / "s", halves, aggregation="majority")
     assert "share of annotators" in json.loads((run(study).folder / "scores.json").read_text())["meaning"]
