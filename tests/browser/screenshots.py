@@ -54,6 +54,8 @@ SHOTS = {  # name -> (address, keys pressed first)
 
 def drawn() -> Workspace:
     """A study with 96 pictures of the embedded model and simulated judgements; kept from one run to the next."""
+    if (OUT / "study" / "label" / "manifest.json").exists():
+        return Workspace.open(OUT / "study")
     from hfi import method
     from hfi.config import load_config, with_overrides
 
@@ -78,7 +80,7 @@ def prepare(study: Workspace) -> None:
         for row, value, note in ((weapons[3], "present", "A blade on a handle."), (others[4], "absent", "Nothing here can hurt anybody.")):
             queue.set_gold(row["id"], value, note, quiz=True)
         present = {row["id"] for row in weapons}
-        for who, doubt in (("annotator-3f9a", 0), ("annotator-77b1", 5)):
+        for who, doubt in (("simulated-1", 0), ("simulated-2", 5)):
             queue.save_preferences(who, Preferences(consented=now(), quiz_done=True))
             for number, item in enumerate(queue.next(who, 30)):
                 if item.task == "binary":
