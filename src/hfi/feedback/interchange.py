@@ -12,8 +12,11 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+
+import numpy
 
 from hfi.errors import HFIError
 from hfi.feedback.folders import Labelled, read_sorted
@@ -23,6 +26,8 @@ from hfi.feedback.label_studio import read_label_studio, write_label_studio
 from hfi.feedback.merge import merge
 from hfi.feedback.rows import AGGREGATES, FIELDS, neutralised, read_rows, to_row
 from hfi.feedback.store import Store, drawn_images
+from hfi.feedback.tables import KINDS as ANNOTATORS
+from hfi.feedback.tables import RANKED
 from hfi.generation.brought import Brought, add_pictures, brought
 from hfi.workspace import Workspace, atomic
 
@@ -86,7 +91,7 @@ def export_judgements(study: Workspace, path: str | Path) -> int:
     path = Path(path)
     kind = file_kind(path)
     with Store.of(study, create=False) as store:
-        beside = Aggregates(store)
+        beside = Aggregates(store, study)
         if kind == "folder":
             pictures = {name: study.path(file) for name, file in drawn_images(study)}
             rows = (to_row(judgement) for judgement in store.judgements())
@@ -122,28 +127,48 @@ def write_judgements(judgements: Iterable[Judgement], path: Path, beside: Callab
 
 
 class Aggregates:
-    """What all annotators together say, to stand beside each judgement; call it with one."""
+    """What all annotators together say, to stand beside each judgement; call it with one.
 
-    def __init__(self, store: Store):
-        self.method = "majority"
-        self._counts = store.label_counts()
+    Simulated annotators count where the study uses them.
+    """
+
+    def __init__(self, store: Store, study: Workspace):
+        from hfi.feedback.aggregation.aggregate import aggregate
+
+        self.method = study.config.reward.aggregation
+        self.kinds = tuple(kind for kind in ANNOTATORS if kind != "simulated" or study.config.label.source == "simulated")
+        self._labels = aggregate(store.judgements(self.kinds), self.method).labels
+        self._strengths, self._rankings = self._order([row for row in store.judgements(self.kinds) if row.value == RANKED])
 
     @property
     def labels(self) -> dict[str, tuple[str, float | None]]:
         """{image id: (present, absent or undecided; probability that the concept is present)}."""
-        return {name: (_word(share), share) for name in self._counts if (share := self._share(name)) is not None}
+        return {name: (_word(label.present), round(label.present, 4)) for name, label in self._labels.items()}
 
     def __call__(self, judgement: Judgement) -> dict:
-        if judgement.task != "binary" or (share := self._share(judgement.images[0])) is None:
+        if judgement.task == "ranking":
+            names = sorted((name for name in judgement.images if name in self._strengths), key=lambda name: -self._strengths[name])
+            count = self._rankings.get(judgement.target, 0)
+            return {"aggregate": names, "aggregate_judgements": count, "aggregate_method": "bradley_terry"} if count else {}
+        label = self._labels.get(judgement.images[0])
+        if label is None:
             return {}
-        seen = self._counts[judgement.images[0]]
-        values = _word(share), round(share, 4), seen["present"] + seen["absent"], self.method
+        values = _word(label.present), round(label.present, 4), label.answers, self.method
         return dict(zip(AGGREGATES, values, strict=True))
 
-    def _share(self, name: str) -> float | None:
-        seen = self._counts.get(name)
-        total = seen["present"] + seen["absent"] if seen else 0
-        return seen["present"] / total if seen and total else None
+    def _order(self, rows: list[Judgement]) -> tuple[dict[str, float], Counter]:
+        """{image id: strength} from all rankings, annotators by their reliability; and how many there are of each target."""
+        from hfi.feedback.aggregation.aggregate import order_weights
+        from hfi.feedback.aggregation.rankings import bradley_terry, pairs_of
+
+        orders = order_weights(rows, self.method)
+        names = sorted({name for order, _ in orders for name in order})
+        place = {name: i for i, name in enumerate(names)}
+        pairs = [(pair, weight) for order, weight in orders for pair in pairs_of([place[name] for name in order])]
+        if not pairs:
+            return {}, Counter()
+        found = bradley_terry(numpy.array([pair for pair, _ in pairs]), len(names), numpy.array([weight for _, weight in pairs]))
+        return dict(zip(names, found.value.tolist(), strict=True)), Counter(row.target for row in rows)
 
 
 def _word(share: float) -> str:

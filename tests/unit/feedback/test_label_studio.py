@@ -162,3 +162,14 @@ def test_the_aggregate_stands_in_the_task(study, tmp_path):
     export_judgements(study, tmp_path / "out.json")
     task = json.loads((tmp_path / "out.json").read_text())[0]
     assert task["data"]["aggregate"] == "present" and len(task["annotations"]) == 3
+
+
+def test_rankings_have_the_common_order_beside_them(study, tmp_path):
+    orders = [("im2", "im0", "im1"), ("im2", "im0", "im1"), ("im1", "im0", "im2")]
+    with Store.of(study) as store:
+        store.record_many(Judgement(("im0", "im1", "im2"), f"p{i}", ranking=order) for i, order in enumerate(orders))
+    export_judgements(study, tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["aggregate"] for row in rows] == [["im2", "im0", "im1"]] * 3 and rows[0]["aggregate_judgements"] == 3
+    export_judgements(study, tmp_path / "out.csv")
+    assert import_judgements(study, tmp_path / "out.csv")["known"] == 3
