@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -66,7 +66,10 @@ def _wants_json(request: Request) -> bool:
 def _answer(request: Request, status: int, problem: str, remedy: str, kind: str, headers: dict | None = None) -> Response:
     if _wants_json(request):
         return JSONResponse({"error": problem, "remedy": remedy, "kind": kind}, status, headers)
-    response = pages.render(request, "error.html", status, problem=problem, remedy=remedy, number=status)
+    try:
+        response = pages.render(request, "error.html", status, problem=problem, remedy=remedy, number=status)
+    except HFIError:  # the database that a page needs is what is away
+        response = PlainTextResponse(f"{problem}. {remedy}", status)
     response.headers.update(headers or {})
     return response
 

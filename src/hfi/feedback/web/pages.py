@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from fastapi import Request
@@ -95,6 +96,7 @@ def toggles(chosen: Preferences) -> bool:
     return dict(chosen.keys).get("hold") == "toggle"
 
 
+@lru_cache(16)
 def guideline_html(guideline: Guideline) -> Markup:
     """The guideline's Markdown as HTML: no raw HTML, no pictures but its own."""
     files = {picture.file.name: picture for picture in (*guideline.examples, *guideline.counter_examples, *guideline.references)}

@@ -183,7 +183,8 @@ class Fresh:
         except Exception as error:  # handed to whoever asks next
             value = error
         with self._lock:
-            self._done[key] = time.monotonic(), value
+            old = time.monotonic() - FRESH_SECONDS
+            self._done = {name: found for name, found in self._done.items() if found[0] > old} | {key: (time.monotonic(), value)}
             self._running.pop(key, None)
         event.set()
 
