@@ -52,8 +52,13 @@ def init(study: Study,
     """Make a study: write its study.yaml, and take pictures of your own into it."""
     from hfi.cli.studies import check_settings
     from hfi.config import load_config, with_overrides
+    from hfi.errors import HFIError
     from hfi.workspace import Workspace
 
+    if annotator is not None and images is None:
+        raise HFIError("goes with --images", file="command line", field="--annotator", remedy="name the folder with --images FOLDER")
+    if images is not None and not images.is_dir():
+        raise HFIError("is no folder", file=images, field="--images", remedy="give a folder of pictures, e.g. with folders yes and no")
     base = load_config(from_) if from_ else StudyConfig(name=study.resolve().name)
     asked = changes(seed, device, dtype, set_, model=model)
     if concept is not None:
@@ -74,11 +79,8 @@ def init(study: Study,
 
 def _take(study, images: Path, annotator: str | None) -> None:
     """Take pictures, and what is said of them, into a new study."""
-    from hfi.errors import HFIError
     from hfi.feedback.interchange import import_judgements
 
-    if not images.is_dir():
-        raise HFIError("is no folder", file=images, field="--images", remedy="give a folder of pictures, e.g. with folders yes and no")
     with study.lock():
         found = import_judgements(study, images, annotator)
     print(f"{images}: {found['pictures']} pictures taken, {found['added']} judgements with them")
