@@ -38,6 +38,7 @@ from urllib.parse import urlencode
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 PASSWORD = "correct horse battery"
+PATIENCE = 120.0  # seconds that a client waits for an answer; longer than any honest machine takes
 FULL = {"annotators": 50, "seconds": 120.0, "kills": 50, "images": 200_000, "judgements": 1_000_000, "keys": 200}
 SHORT = {"annotators": 5, "seconds": 5.0, "kills": 2, "images": 2_000, "judgements": 10_000, "keys": 20}
 PAGES = ("/label", "/progress", "/settings", "/guideline", "/consent", "/review", "/review/disagreements", "/review/gold",
@@ -80,7 +81,14 @@ def make_study(folder: Path, images: int, overlap: int) -> Path:
 
 
 class Server:
-    """`hfi label STUDY` as a process of its own, always on the same port."""
+    """`hfi label STUDY` as a process of its own, always on the same port; none is left behind."""
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
 
     def __init__(self, study: Path, database: str | None):
         with socket.socket() as free:
@@ -135,7 +143,7 @@ class Client:
         if body is not None:
             headers["content-type"] = kind
         if self.connection is None:
-            self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+            self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
             self.connection.connect()
             self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
@@ -263,14 +271,14 @@ def compare(study: Path, database: str | None, acknowledged: list[str]) -> dict:
 # --- parts -----------------------------------------------------------------------------------------------------------------------
 
 
-def load_and_kills(folder: Path, database: str | None, size: dict, parts: set[str]) -> dict:
+def load_and_kills(stack: contextlib.ExitStack, folder: Path, database: str | None, size: dict, parts: set[str]) -> dict:
     """Annotators at one judgement a second each, first in peace, then with a server that is killed again and again."""
     from hfi.feedback.accounts import Accounts
     from hfi.workspace import Workspace
 
     wanted = int(2 * size["annotators"] * (size["seconds"] + 6 * size["kills"]))
     study = make_study(folder / "load", max(400, wanted), overlap=3)
-    server = Server(study, database)
+    server = stack.enter_context(Server(study, database))
     with environment(server.environment):
         accounts = Accounts.of(Workspace.open(study))
         names = [f"annotator{k}" for k in range(size["annotators"])]
@@ -314,10 +322,10 @@ def load_and_kills(folder: Path, database: str | None, size: dict, parts: set[st
         return found | {"acknowledged": len(acknowledged)} | compare(study, database, acknowledged)
 
 
-def pages(folder: Path, database: str | None, size: dict) -> dict:
+def pages(stack: contextlib.ExitStack, folder: Path, database: str | None, size: dict) -> dict:
     """A large study: how long each page takes, the first time after a start included."""
     study = make_study(folder / "pages", size["images"], overlap=6)
-    server = Server(study, database)
+    server = stack.enter_context(Server(study, database))
     server.start()
     first = Client(server.port)
     first.begin(None)
@@ -396,14 +404,14 @@ WATCH = """() => {
 }"""
 
 
-def key_to_picture(folder: Path, database: str | None, size: dict) -> dict:
+def key_to_picture(stack: contextlib.ExitStack, folder: Path, database: str | None, size: dict) -> dict:
     """Milliseconds from a key's press to the frame that shows the next picture, in Chromium, at three keys a second."""
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
         return {"key_to_picture_ms": "not measured: playwright is not installed (make test-browser installs it)"}
     study = make_study(folder / "key", 4 * size["keys"] + 100, overlap=1)
-    server = Server(study, database)
+    server = stack.enter_context(Server(study, database))
     server.start()
     flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
@@ -455,11 +463,11 @@ def measure(database: str, size: dict, parts: set[str]) -> dict:
             return stack.enter_context(postgres.fresh_database(running)) if running else None
 
         if parts & {"load", "kills"}:
-            found |= load_and_kills(folder, fresh(), size, parts)
+            found |= load_and_kills(stack, folder, fresh(), size, parts)
         if "key" in parts:
-            found |= key_to_picture(folder, fresh(), size)
+            found |= key_to_picture(stack, folder, fresh(), size)
         if "pages" in parts:
-            found |= pages(folder, fresh(), size)
+            found |= pages(stack, folder, fresh(), size)
     return found
 
 
