@@ -156,7 +156,8 @@ def _move(connection: Connection, path: Path) -> tuple[int, int]:
     """Move staged rows into the store; returns (how many it knew already, how many were added)."""
     version, moment = latest_guideline(connection), now()
     connection.execute(
-        text("""INSERT INTO guideline (version, text, created) SELECT DISTINCT guideline, '(imported; its words are not known here)', :now
+        text("""INSERT INTO guideline (version, text, created)
+                SELECT DISTINCT guideline, '(imported; its words are not known here)', CAST(:now AS TEXT)
                 FROM import_staging WHERE guideline IS NOT NULL ON CONFLICT (version) DO NOTHING"""),
         {"now": moment},
     )
