@@ -92,7 +92,8 @@ def label(study: Study,
                        "are separate sources; import first, then decide")
     opened = studies.open_study(study, changed)
     files = import_ is not None or export is not None
-    if dry_run or gather or (not files and opened.config.label.source != "people"):
+    rated = opened.path("human", "key.json").exists() and not simulated  # a blind evaluation asks people, whoever judged before
+    if dry_run or gather or (not files and opened.config.label.source != "people" and not rated):
         studies.do_stage(study, "label", changed, dry_run)
         return
     if not files:
