@@ -127,6 +127,7 @@ const outbox = {
   put(path, data) {
     const entry = { id: uuid(), order: Date.now() * 1000 + (this.count++ % 1000), path, data };
     try { localStorage.setItem(this.prefix + entry.id, JSON.stringify(entry)); } catch { this.memory.set(entry.id, entry); }
+    saved();
   },
   all() {
     const found = [...this.memory.values()];
@@ -257,7 +258,7 @@ function begin() {
 }
 
 function build(item) {
-  const node = $(`#template-${item.task}`).content.firstElementChild.cloneNode(true);
+  const node = document.importNode($(`#template-${item.task}`).content.firstElementChild, true); // a mere clone would load no pictures
   const spots = $$("img[data-picture]", node);
   $$(".slot, option", node).forEach((place) => {
     if (Number(place.dataset.place || place.value) > item.images.length) (place.closest("li.rank") ? place : place.parentElement).remove();
