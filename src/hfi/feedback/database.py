@@ -127,7 +127,8 @@ def _begin_postgresql(connection: Connection, busy_seconds: float, key: int) -> 
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(busy_seconds * 1000)}ms'")
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({key})")
     else:
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # by the driver itself: SQLAlchemy would open a server-side cursor for it where the reader asked for streamed rows
+        connection.connection.driver_connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
 @contextlib.contextmanager
