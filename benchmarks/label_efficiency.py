@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from hfi.feedback.machines import concept_and_others, unsure
 from hfi.feedback.simulated import annotators
 from hfi.perception.clusters import alike
 from hfi.perception.detectors import load_detector
-from hfi.progress import bar
+from hfi.progress import console
 from hfi.reward.calibration import auc
 from hfi.reward.fit import fit, gather
 from hfi.reward.reward import uncertainty
@@ -67,12 +68,11 @@ def main() -> None:
     words = word_scores(pool)
     ways, started = options.only or list(WAYS), time.perf_counter()
     curves: dict[str, list[dict[int, float]]] = {way: [] for way in ways}
-    with bar() as progress:
-        task = progress.add_task("Labelling, simulated", total=options.seeds * len(ways), note="")
-        for seed in range(options.seeds):
-            for way in ways:
-                curves[way].append(run(pool, words, way, seed, options))
-                progress.advance(task)
+    console.quiet = True  # hundreds of fits follow
+    for seed in range(options.seeds):
+        for way in ways:
+            curves[way].append(run(pool, words, way, seed, options))
+        print(f"seed {seed + 1} of {options.seeds}, {time.perf_counter() - started:.0f} s", file=sys.stderr)
     found = {way: summary(rows, options) for way, rows in curves.items()}
     sizes = sorted(curves[ways[0]][0])
     print("| labels | " + " | ".join(ways) + " |\n|" + "---|" * (len(ways) + 1))
@@ -163,12 +163,13 @@ def curve(rows: list[dict[int, float]]) -> tuple[float, float, float]:
 
 
 def needed(rows: list[dict[int, float]], target: float) -> float:
-    """Labels at which the fitted curve reaches the target; infinite where it never does."""
+    """Labels at which the fitted curve reaches the target; infinite where it does not within ten thousand rounds."""
     c, a, b = curve(rows)
     room = 1 - target - c
     if room <= 0 or a <= 0 or b <= 0:
         return float("inf")
-    return min(float(rows[0].keys().__iter__().__next__()) * (a / room) ** (1 / b), 1e7)
+    grown = numpy.log(a / room) / b  # of the logarithm of the labels, from the first round on
+    return float("inf") if grown > numpy.log(1e4) else min(rows[0]) * float(numpy.exp(grown))
 
 
 def summary(rows: list[dict[int, float]], options: argparse.Namespace) -> dict:

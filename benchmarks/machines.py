@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from hfi.feedback.judgements import Judgement
 from hfi.feedback.machines import answer, concept_and_others
 from hfi.feedback.simulated import annotators
 from hfi.perception.detectors import load_detector
-from hfi.progress import bar
+from hfi.progress import console
 from hfi.reward.calibration import auc
 from hfi.reward.fit import fit, gather
 from hfi.seeds import numpy_generator
@@ -52,12 +53,11 @@ def main() -> None:
     said = [answer(float(x), detector.threshold, detector.margin) for x in p]
     cases = [("machine only", 0, True), *((name, n, with_it) for n in budgets for name, with_it in (("people", False), ("both", True)))]
     results: dict[tuple[str, int], list[dict]] = {(name, n): [] for name, n, _ in cases}
-    with bar() as progress:
-        task = progress.add_task("Labelling, simulated", total=options.seeds * len(cases), note="")
-        for seed in range(options.seeds):
-            for name, people, with_machine in cases:
-                results[name, people].append(run(pool, said, people, with_machine, seed, options))
-                progress.advance(task)
+    console.quiet = True  # dozens of fits follow
+    for seed in range(options.seeds):
+        for name, people, with_machine in cases:
+            results[name, people].append(run(pool, said, people, with_machine, seed, options))
+        print(f"seed {seed + 1} of {options.seeds}, {time.perf_counter() - started:.0f} s", file=sys.stderr)
     print("| who judges | labels by people | pictures with a label | wrong labels | reward's held-out AUC | machine: found / true |")
     print("|---|---|---|---|---|---|")
     found = {}
