@@ -201,7 +201,7 @@ def test_the_quiz_comes_first_and_teaches(client, app):
 def test_reviewers_see_numbers_decide_and_take_back(client, app, study):
     queue: Queue = app.state.hfi.queue
     for who, value in (("a", "present"), ("b", "absent")):
-        for item in queue.next(who, 4):
+        for item in queue.next(who, 24):
             queue.submit(who, item.id, queue_answer(value), str(uuid4()))
     page = fresh(client, "/review")
     assert "Agreement" in page and "Counted 0 s ago" in page
