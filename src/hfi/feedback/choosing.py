@@ -77,6 +77,8 @@ class Chooser:
                     chosen.append((again, 1))
         missing = count - len(chosen)
         work = [(number, 0) for number in self._work(connection, where, pseudonym, missing)]
+        if missing and not work:  # nothing to mix them into: who is done is not kept with repeats
+            return []
         return self._mixed(work, chosen, pseudonym, drawn)
 
     def quiz(self, connection: Connection, who: int, moment: float) -> list[int]:
