@@ -6,7 +6,6 @@ and are skipped.
 
 from __future__ import annotations
 
-import itertools
 import warnings
 
 import numpy
@@ -19,7 +18,7 @@ from hfi.feedback.aggregation.answers import Answers
 from hfi.feedback.aggregation.dawid_skene import dawid_skene
 from hfi.feedback.aggregation.mace import mace
 from hfi.feedback.aggregation.majority import majority
-from hfi.feedback.aggregation.rankings import bradley_terry, crowd_bradley_terry, pairs_of, plackett_luce
+from hfi.feedback.aggregation.rankings import bradley_terry, pairs_of, plackett_luce
 from hfi.feedback.judgements import Judgement
 
 GOOD, RANDOM = 0.92, 0.5
@@ -270,24 +269,3 @@ def test_who_orders_at_random_counts_nothing():
     assert counted["ann2"] < 0.3 and counted["ann0"] > 0.7
     assert {weight for _, weight in order_weights(rows, "majority")} == {1.0}
     assert strength.shape == (40,)
-
-
-def test_crowd_bradley_terry_orders_annotators_as_crowd_kit_does():
-    aggregation = oracle("crowdkit.aggregation")
-    import pandas
-
-    rng = numpy.random.default_rng(11)
-    orders, _ = ranked(15, 150, 4, seed=11, scale=3.0)
-    pairs, who = [], []
-    for number, order in enumerate(orders):
-        given = rng.permutation(order) if number % 3 == 2 else order
-        found = list(itertools.combinations([int(i) for i in given], 2))
-        pairs, who = pairs + found, who + [number % 3] * len(found)
-    strengths, eta = crowd_bradley_terry(numpy.array(pairs), numpy.array(who), 15, 3)
-    table = pandas.DataFrame({"worker": [f"w{w}" for w in who], "left": [a for a, _ in pairs], "right": [b for _, b in pairs]})
-    table["label"] = table["left"]
-    theirs = aggregation.NoisyBradleyTerry(n_iter=200, random_state=0).fit(table)
-    assert int(numpy.argmin(eta)) == 2 == int(theirs.skills_.sort_index().to_numpy().argmin())
-    rank = numpy.argsort(numpy.argsort(strengths.value))
-    their_rank = numpy.argsort(numpy.argsort(theirs.scores_.sort_index().to_numpy()))
-    assert numpy.corrcoef(rank, their_rank)[0, 1] > 0.9
