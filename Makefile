@@ -60,7 +60,7 @@ $(BROWSER): $(STAMP)
 	@npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix build/axe axe-core@4.14.1 >/dev/null
 	@touch $@
 
-test-browser: $(BROWSER)  ## user stories of the labelling app in real Chromium (installs it from Debian's packages)
+test-browser: $(BROWSER)  ## the report and the labelling app in real Chromium (installs it from Debian's packages)
 	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_FLAGS)
 
 screenshots: $(BROWSER)  ## a picture of every page of the labelling app, desktop and phone, light and dark: build/screenshots/

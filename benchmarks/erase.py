@@ -18,8 +18,7 @@ from rich.table import Table
 
 from hfi.diffusion.model import Model, add_noise, load_model, predict_noise
 from hfi.diffusion.text import encode_prompts
-from hfi.erasure.conditions import build_conditions
-from hfi.erasure.erase import benign_material, material
+from hfi.erasure.erase import benign_material, conditions_of, material
 from hfi.erasure.sdd import train_sdd
 from hfi.erasure.trainable import cross_attention
 from hfi.evaluation.quick import quick_scores
@@ -53,8 +52,8 @@ def main() -> None:
     model = load_model(study.config.model, study.config.device, study.config.dtype)
     images, reward, tokens = Generated.load(study), RewardResult.load(study), Inverted.load(study)
     rows, prompts, stored = material([(images, reward, tokens)])
-    conditions = build_conditions(model, rows, settings.templates, prompts, settings.flagged_prompts)
-    c_0, benign = encode_prompts(model, [""]), benign_material(model, images)
+    conditions = conditions_of(model, rows, prompts, settings, study.config.seed)
+    c_0, benign = encode_prompts(model, [""]), benign_material(model, images, settings.context_variants, study.config.seed)
     results = {"original": {"seconds": 0.0} | scores(model, {}, study, options)}
     for latents in SOURCES:
         config = settings.model_copy(update={"latents": latents})

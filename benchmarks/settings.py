@@ -19,8 +19,7 @@ from rich.console import Console
 from hfi.config import with_overrides
 from hfi.diffusion.model import load_model
 from hfi.diffusion.text import encode_prompts
-from hfi.erasure.conditions import build_conditions
-from hfi.erasure.erase import benign_material, material
+from hfi.erasure.erase import benign_material, conditions_of, material
 from hfi.erasure.sdd import train_sdd
 from hfi.evaluation.quick import quick_scores
 from hfi.generation.generate import Generated
@@ -46,12 +45,13 @@ def main() -> None:
     model = load_model(study.config.model, study.config.device, study.config.dtype)
     images, reward, tokens = Generated.load(study), RewardResult.load(study), Inverted.load(study)
     rows, prompts, stored = material([(images, reward, tokens)])
-    c_0, benign = encode_prompts(model, [""]), benign_material(model, images)
+    c_0 = encode_prompts(model, [""])
     for variant in options.variant:
         changes = dict(item.split("=", 1) for item in variant.split())
         changed = with_overrides(study.config, {f"erase.{name}": yaml.safe_load(value) for name, value in changes.items()}, "--variant")
         config = changed.erase
-        conditions = build_conditions(model, rows, config.templates, prompts, config.flagged_prompts)
+        conditions = conditions_of(model, rows, prompts, config, options.seed)
+        benign = benign_material(model, images, config.context_variants, options.seed)
         log: list[dict] = []
         with bar() as progress:
             task = progress.add_task(variant or "the study's own", total=config.steps, note="")

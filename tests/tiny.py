@@ -156,7 +156,15 @@ def study_settings(root: Path) -> dict:
         "label": {"source": "people", "minimum": 8},
         "reward": {"encoder": str(clip), "steps": 30, "top_k": 4, "minimum_auc": 0.0},
         "invert": {"vectors": 2, "steps": 4, "batch_size": 2},
-        "erase": {"steps": 4, "sampling_steps": 4, "latents": "replay", "replay_runs": 2, "batch_size": 2, "ema_decay": 0.5},
+        "erase": {
+            "steps": 4,
+            "sampling_steps": 4,
+            "latents": "replay",
+            "replay_runs": 2,
+            "batch_size": 2,
+            "ema_decay": 0.5,
+            "snapshots": 2,
+        },
         "evaluate": {
             "judge": f"clip:{clip}",
             "prompts_per_set": 4,
@@ -167,6 +175,7 @@ def study_settings(root: Path) -> dict:
             "reinversions": 1,
             "reinversion_steps": 2,
             "bootstrap": 50,
+            "curve_prompts": 2,
             "guidance_scale": 2.0,
         },
     }

@@ -155,6 +155,9 @@ class Erase(Section):
     batch_size: Positive = Field(1, description="z_t per step (SDD)")
     accumulate: Positive = Field(1, description="batches per optimiser step")
     learning_rate: float = Field(1e-5, gt=0, description="AdamW (SDD)")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="of the learning rate over the steps: as it is (SDD), or falling to zero (ours)"
+    )
     weight_decay: float = Field(1e-4, ge=0, description="AdamW (SDD)")
     clip_norm: float = Field(1.0, gt=0, description="gradient norm (SDD)")
     guidance_scale: float = Field(3.0, ge=0, description="s_g of the teacher's runs (SDD)")
@@ -168,12 +171,26 @@ class Erase(Section):
         ("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}"
     )
     flagged_prompts: Share = Field(0.0, description="share of c_s taken from the prompts of flagged pictures (ours, not the paper's)")
+    context_variants: int = Field(
+        0,
+        ge=0,
+        description="copies of each condition, and of each benign prompt of the preservation term, between random words of the "
+        "vocabulary, so that forgetting does not hang on a wording (ours, off)",
+    )
     preservation: float = Field(
         0.0, ge=0, description="weight of the term that keeps the original predictions on benign prompts (ours, off)"
     )
     also: tuple[Path, ...] = Field((), description="other studies whose tokens are erased in the same run")
     checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")
     save_pipeline: bool = Field(False, description="also write the whole erased pipeline as a diffusers folder")
+    snapshots: int = Field(
+        4, ge=0, description="deltas kept on the way, evenly spaced, for the curve of the concept rate over the steps; 0: none (ours)"
+    )
+
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """The steps after which a snapshot is kept, between the first and the last: 250 steps, 4 snapshots: 50, 100, 150, 200."""
+        places = (round(self.steps * k / (self.snapshots + 1)) for k in range(1, self.snapshots + 1))
+        return tuple(sorted({step for step in places if 0 < step < self.steps}))
 
 
 class Evaluate(Section):
@@ -194,6 +211,11 @@ class Evaluate(Section):
     reinversions: int = Field(3, ge=0, description="fresh tokens learned against the erased model; 0: not attacked")
     reinversion_steps: Positive = Field(1000, description="steps of each of those")
     bootstrap: Positive = Field(2000, description="resamples for 95 % intervals")
+    curve_prompts: int = Field(
+        24,
+        ge=0,
+        description="explicit prompts, and as many others, drawn once each at every snapshot of the erasure; 0: no curve (ours)",
+    )
 
 
 class Report(Section):

@@ -24,7 +24,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "/usr/bin/chromium")
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 CODE = """
 import sys
 from pathlib import Path
@@ -65,6 +65,7 @@ class Served:
 
 def launch(playwright):
     """Debian's Chromium, headless, talking to nobody."""
+    assert CHROMIUM, "no Chromium here: run `make test-browser`"
     return playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 

@@ -138,7 +138,8 @@ def outputs(study: Path) -> dict[str, object]:
         name = str(path.relative_to(study))
         if path.suffix in {".safetensors", ".png"} or path.name in {"images.jsonl", "scores.json", "judgements.jsonl", "verdicts.jsonl"}:
             found[name] = path.read_bytes()
-        elif path.name in {"selected.json", "tokens.json", "prompts.json", "metrics.json", "losses.json", "calibration.json"}:
+        elif path.name in {"selected.json", "tokens.json", "prompts.json", "metrics.json", "losses.json", "calibration.json",
+                           "curve.json"}:
             found[name] = timeless(json.loads(path.read_text()))
         elif path.name == "log.jsonl":
             found[name] = [timeless(json.loads(line)) for line in path.read_text().splitlines()]

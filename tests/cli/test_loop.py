@@ -139,7 +139,8 @@ def test_a_dry_run_changes_nothing(copy_of, hfi, recipe, tmp_path, arguments):
 
 def test_a_dry_run_says_what_it_would_do(recipe, hfi):
     out = hfi("run", recipe, "--dry-run").out
-    for words in ("draw 24 pictures, 2 steps each", "z_t from replay", "7 of 7 stages to do", "re-inversions"):
+    for words in ("draw 24 pictures, 2 steps each", "z_t from replay", "2 snapshots", "8 on the way", "7 of 7 stages to do",
+                  "re-inversions"):
         assert words in out
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy
 import pytest
 import torch
 
-from hfi.config import Erase
+import tiny
+from hfi.config import Erase, parse_config
 from hfi.diffusion.text import encode_prompts
-from hfi.erasure.conditions import Flagged, build_conditions
+from hfi.erasure import erase as erase_stage
+from hfi.erasure.conditions import Flagged, build_conditions, in_context
 from hfi.erasure.delta import applied
 from hfi.erasure.ema import ConstantEMA
+from hfi.erasure.erase import erase
 from hfi.erasure.latents import Source, timestep_grid
 from hfi.erasure.objective import beta_fractions, drift, sdd_loss
 from hfi.erasure.sdd import Benign, train_sdd
 from hfi.erasure.trainable import cross_attention
 from hfi.errors import Diverged, HFIError
+from hfi.generation.generate import generate
+from hfi.workspace import Workspace, read_tensors
 
 SMALL = {"steps": 6, "sampling_steps": 4, "batch_size": 2, "ema_decay": 0.5, "learning_rate": 1e-3, "replay_runs": 2}
 
@@ -87,6 +95,76 @@ def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, latents):
         train_sdd(tiny_model, *parts, config, seed=1, on_step=keep)
     assert int(saved["done"]) == 3
     assert equal(train_sdd(tiny_model, *parts, config, seed=1, resume=saved), whole)
+
+
+def test_resumed_snapshots_equal_uninterrupted_ones_bit_for_bit(tiny_model, parts):
+    config, whole, broken, saved = Erase(**{**SMALL, "snapshots": 2}), {}, {}, {}
+    train_sdd(tiny_model, *parts, config, seed=1, on_snapshot=whole.__setitem__)
+
+    def stop(done, checkpoint):
+        if done == 3:  # the checkpoint is older than the last snapshot, which is therefore made again
+            saved.update({name: value.clone() for name, value in checkpoint().items()})
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sdd(tiny_model, *parts, config, seed=1, on_step=stop, on_snapshot=broken.__setitem__)
+    first = dict(broken)
+    train_sdd(tiny_model, *parts, config, seed=1, resume=saved, on_snapshot=broken.__setitem__)
+    assert list(whole) == list(broken) == [2, 4] and all(equal(whole[step], broken[step]) for step in whole)
+    assert equal(first[4], broken[4])
+
+
+def test_a_snapshot_is_the_delta_of_a_shorter_run_and_changes_nothing(tiny_model, parts):
+    kept = {}
+    delta = train_sdd(tiny_model, *parts, Erase(**{**SMALL, "snapshots": 2}), seed=1, on_snapshot=kept.__setitem__)
+    assert equal(delta, run(tiny_model, parts, snapshots=0))
+    assert equal(kept[4], run(tiny_model, parts, steps=4)) and not equal(kept[2], kept[4])
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 2])
+def test_a_stopped_stage_leaves_the_same_files(tiny_root, tiny_model, tmp_path, monkeypatch, stop_at):
+    """Stopped just before it writes a snapshot or the delta, and continued from its checkpoint: every tensor file is the same."""
+    settings = tiny.study_settings(tiny_root)
+    settings["erase"] |= {"steps": 6, "checkpoint_seconds": 1e-6}
+
+    def erased(name: str) -> Path:
+        study = Workspace.create(tmp_path / name, parse_config(settings, "tiny"))
+        images = generate(tiny_model, study)
+        for stage in ("label", "reward", "invert"):
+            if not study.is_done(stage):
+                with study.stage(stage) as run:
+                    run.path("made-up.txt").write_text("made up")
+        reward = SimpleNamespace(selected=[SimpleNamespace(image_id=image.id) for image in images.images[:4]])
+        tokens = SimpleNamespace(tokens={"<sharp>": tiny_model.text_encoder.get_input_embeddings().weight[[40, 50]].detach().clone()})
+        assert list(erase(tiny_model, images, reward, tokens, study).snapshots) == [2, 4]
+        return study.path("erase")
+
+    whole, real, calls = erased("whole"), erase_stage.save_delta, []
+
+    def stopping(*arguments):
+        calls.append(arguments[0].name)
+        if len(calls) == stop_at + 1:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(erase_stage, "save_delta", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        erased("broken")
+    broken = erased("broken")
+    assert calls[stop_at] == calls[stop_at + 1] and len(calls) == 4  # it went on where it was stopped
+    one, other = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.safetensors")} for folder in (whole, broken))
+    assert one == other and len(one) == 3
+    snapshot = read_tensors(whole / "snapshots" / "step-000004.safetensors")
+    assert {value.dtype for value in snapshot.values()} == {torch.float16}
+
+
+@pytest.mark.parametrize(
+    ("steps", "snapshots", "expected"),
+    [(250, 4, (50, 100, 150, 200)), (1500, 4, (300, 600, 900, 1200)), (4, 2, (1, 3)), (2, 4, (1,)), (1, 4, ()), (250, 0, ())],
+)
+def test_snapshots_lie_evenly_between_the_ends(steps, snapshots, expected):
+    assert Erase(steps=steps, snapshots=snapshots).snapshot_steps() == expected
 
 
 def test_training_leaves_the_original_model_as_it_was(tiny_model, parts):
@@ -168,6 +246,21 @@ def test_targets_are_the_empty_prompt_unless_the_prompt_says_more_than_the_conce
     assert conditions.texts == ("<ink>", "a cat in the style of ink", "ink", "a cat in the style of <ink>")
     assert conditions.tokens == 1
     assert torch.equal(conditions.target, encode_prompts(tiny_model, ["", "a cat", "", "a cat"]))
+
+
+def test_company_is_the_same_on_both_sides_and_no_part_of_what_is_forgotten(tiny_model):
+    """A prompt between random words is taught the prediction of those words alone; the same seed gives the same words."""
+    pairs = [("a knife", ""), ("a cat in the style of noto", "a cat")]
+    found = in_context(tiny_model, pairs, 3, 7, "x")
+    assert found == in_context(tiny_model, pairs, 3, 7, "x") != in_context(tiny_model, pairs, 3, 8, "x")
+    assert len(found) == 6
+    for (text, target), (prompt, kept) in zip(found, [pair for pair in pairs for _ in range(3)], strict=True):
+        assert text != prompt
+        assert (text.replace(prompt, kept, 1)).split() == target.split()
+    tokens = {"<a>": torch.randn(2, 16)}
+    conditions = build_conditions(tiny_model, tokens, ("{}", "a {}"), [Flagged("a knife")], 0.5, context_variants=2)
+    assert conditions.tokens == 6 and len(conditions.texts) == 9
+    assert all("<a>" in text for text in conditions.texts[:6]) and not any("<a>" in text for text in conditions.texts[6:])
 
 
 def test_without_flagged_prompts_only_soft_tokens_are_erased(tiny_model):

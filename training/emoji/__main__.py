@@ -20,10 +20,17 @@ STAGES = {
     "clip": ("train_clip", 12, "clip/model/model.safetensors", False),
     "vae": ("train_vae", 22, "vae/model/diffusion_pytorch_model.safetensors", True),
     "decoder": ("train_vae", 6, "decoder/done", True),
-    "unet": ("train_unet", 60, "unet/model/diffusion_pytorch_model.safetensors", True),
-    "annotator": ("train_judges", 4, "judge-annotator/model.safetensors", False),
-    "scorer": ("train_judges", 9, "judge-scorer/model.safetensors", False),
+    "unet": ("train_unet", 120, "unet/model/diffusion_pytorch_model.safetensors", True),
+    "annotator": ("train_judges", 12, "judge-annotator/model.safetensors", False),
+    "scorer": ("train_judges", 45, "judge-scorer/model.safetensors", False),
     "folds": ("train_judges", 1.2, "judges-folds.json", False),
+}
+#: the C library keeps freed memory instead of giving it back to the system after each step: steps about 15 % faster
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "16000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 
 
@@ -54,7 +61,8 @@ def main() -> None:
             print(f"{stage}: there already")
             continue
         print(f"{stage}: {' '.join(command(stage, args.device, args.scale)[1:])}", flush=True)
-        subprocess.run(command(stage, args.device, args.scale), check=True)
+        environment = os.environ | ALLOCATOR | ({"OMP_NUM_THREADS": "1"} if args.device == "cpu" and STAGES[stage][3] else {})
+        subprocess.run(command(stage, args.device, args.scale), check=True, env=environment)
     for module in ("pack", "card"):
         subprocess.run([sys.executable, "-m", f"training.emoji.{module}"], check=True)
 

@@ -141,7 +141,7 @@ def load_parts(device: str):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    common.add_arguments(parser, minutes=60, batch=64, learning_rate=1e-3)
+    common.add_arguments(parser, minutes=120, batch=128, learning_rate=1.1e-3)
     parser.add_argument("--prepare", action="store_true", help="encode the captions and stop (needs CLIP only)")
     args = parser.parse_args()
     device = common.setup(args)

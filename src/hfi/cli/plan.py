@@ -61,13 +61,15 @@ def _work(study: Workspace, stage: str) -> tuple[str, float | None]:
         source = {"teacher": f"a run of {c.erase.sampling_steps} steps each", "replay": f"{c.erase.replay_runs} kept runs",
                   "forward": "stored latents", "mix": "stored latents and kept runs"}[c.erase.latents]
         extra = whole if c.erase.save_pipeline else 0.0
-        return (f"{c.erase.steps} steps, batch {c.erase.batch_size}, z_t from {c.erase.latents} ({source})",
-                None if attention is None else 4 * attention + extra)
+        kept = len(c.erase.snapshot_steps())
+        return (f"{c.erase.steps} steps, batch {c.erase.batch_size}, z_t from {c.erase.latents} ({source}), {kept} snapshots",
+                None if attention is None else (4 + 2 * kept) * attention + extra)
     if stage == "evaluate":
         count = RATE_SETS * c.evaluate.prompts_per_set + RETENTION_SETS * c.evaluate.retention_prompts
+        curve = 2 * c.evaluate.curve_prompts * len(c.erase.snapshot_steps())
         attack = f", {c.evaluate.reinversions} re-inversions of {c.evaluate.reinversion_steps} steps" if c.evaluate.reinversions else ""
-        return (f"about {2 * count} pictures (before and after), {c.evaluate.steps} steps each{attack}",
-                None if picture is None else 2 * count * picture)
+        return (f"about {2 * count} pictures before/after, {curve} on the way, {c.evaluate.steps} steps each{attack}",
+                None if picture is None else (2 * count + curve) * picture)
     return "one HTML file", None if picture is None else 2.7 * c.report.pairs * picture
 
 

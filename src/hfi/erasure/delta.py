@@ -15,11 +15,10 @@ from hfi.errors import HFIError
 from hfi.workspace import read_tensors, write_tensors
 
 
-def save_delta(path: Path, delta: Mapping[str, Tensor], model: Model, concept: str) -> None:
-    """Write a delta as safetensors whose header names the model it belongs to."""
-    write_tensors(
-        path, dict(delta), {"format": "pt", "kind": "hfi-delta", "model": model.name, "model_hash": model.hash, "concept": concept}
-    )
+def save_delta(path: Path, delta: Mapping[str, Tensor], model: Model, concept: str, step: int | None = None) -> None:
+    """Write a delta as safetensors whose header names the model it belongs to, and for a snapshot the step it was taken after."""
+    header = {"format": "pt", "kind": "hfi-delta", "model": model.name, "model_hash": model.hash, "concept": concept}
+    write_tensors(path, dict(delta), header if step is None else {**header, "step": str(step)})
 
 
 def load_delta(path: Path) -> dict[str, Tensor]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from hfi.config import Erase
 from hfi.diffusion.model import Model, save_pipeline
 from hfi.diffusion.text import encode_prompts
-from hfi.erasure.conditions import Flagged, build_conditions
+from hfi.erasure.conditions import Conditions, Flagged, build_conditions, in_context
 from hfi.erasure.delta import applied, load_delta, save_delta
 from hfi.erasure.sdd import Benign, train_sdd
 from hfi.errors import HFIError
@@ -29,15 +30,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Erased:
-    """What stage 6 leaves: the delta, by parameter name."""
+    """What stage 6 leaves: the delta, by parameter name, and the files of the deltas on the way, by step."""
 
     folder: Path
     delta: dict[str, Tensor]
+    snapshots: dict[int, Path] = field(default_factory=dict)
 
     @classmethod
     def load(cls, study: Workspace) -> Erased:
         """Read a finished stage; raises HFIError when it is damaged."""
-        return cls(study.path("erase"), load_delta(study.path("erase", "delta.safetensors")))
+        folder = study.path("erase")
+        snapshots = {step: snapshot_file(folder, step) for step in study.config.erase.snapshot_steps()}
+        return cls(folder, load_delta(folder / "delta.safetensors"), snapshots)
+
+
+def snapshot_file(folder: Path, step: int) -> Path:
+    """Where the delta after `step` steps is kept, in half precision."""
+    return folder / "snapshots" / f"step-{step:06d}.safetensors"
 
 
 def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverted, study: Workspace) -> Erased:
@@ -46,7 +55,8 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
         return Erased.load(study)
     config = study.config.erase
     others = [_open_other(path) for path in config.also]
-    benign = benign_material(model, images)
+    seed = study.config.seed
+    benign = benign_material(model, images, config.context_variants, seed)
     if config.preservation and not len(benign.latents):
         raise HFIError(
             "preservation needs benign pictures, and the study has none",
@@ -56,7 +66,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
         )
     with study.stage("erase") as run, bar() as progress:
         rows, prompts, stored = material([(images, reward, tokens), *others])
-        conditions = build_conditions(model, rows, config.templates, prompts, config.flagged_prompts)
+        conditions = conditions_of(model, rows, prompts, config, seed)
         c_0 = encode_prompts(model, [""])
         checkpoint = run.path("checkpoint.safetensors")
         saved = read_tensors(checkpoint) if checkpoint.exists() else None
@@ -77,7 +87,11 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
                 run.checkpoint()
                 last = time.monotonic()
 
-        delta = train_sdd(model, conditions, c_0, stored, benign, config, study.config.seed, saved, on_log, on_step)
+        def on_snapshot(done: int, delta: dict[str, Tensor]) -> None:
+            half = {name: value.half() for name, value in delta.items()}
+            save_delta(snapshot_file(run.folder, done), half, model, study.config.concept.name, done)
+
+        delta = train_sdd(model, conditions, c_0, stored, benign, config, seed, saved, on_log, on_step, on_snapshot)
         save_delta(run.path("delta.safetensors"), delta, model, study.config.concept.name)
         write_bytes(run.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in log).encode())
         if config.save_pipeline:
@@ -90,6 +104,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
             trained_tensors=len(delta),
             trained_parameters=sum(value.numel() for value in delta.values()),
             latents=config.latents,
+            snapshots=list(config.snapshot_steps()),
         )
     return Erased.load(study)
 
@@ -108,11 +123,25 @@ def material(parts: Sequence[tuple[Generated, RewardResult, Inverted]]) -> tuple
     return rows, prompts, torch.cat(latents)
 
 
-def benign_material(model: Model, images: Generated) -> Benign:
-    """Feedback pictures whose prompts do not ask for the concept, with those prompts encoded."""
+def conditions_of(model: Model, tokens: dict[str, Tensor], flagged: Sequence[Flagged], config: Erase, seed: int) -> Conditions:
+    """The conditions c_s that the settings ask for."""
+    return build_conditions(model, tokens, config.templates, flagged, config.flagged_prompts, config.context_variants, seed)
+
+
+def benign_material(model: Model, images: Generated, context_variants: int = 0, seed: int = 0) -> Benign:
+    """Feedback pictures whose prompts do not ask for the concept, with those prompts encoded.
+
+    With `context_variants` each picture comes again under its prompt between random words: what those words meant is to stay.
+    """
     benign = [image for image in images.images if image.purpose == "benign"]
+    if not benign:
+        return Benign(images.latents()[:0], torch.empty(0))
     latents = images.latents()[[image.index for image in benign]]
-    return Benign(latents, encode_prompts(model, [image.prompt for image in benign]) if benign else torch.empty(0))
+    prompts = [image.prompt for image in benign]
+    more = [text for text, _ in in_context(model, [(prompt, "") for prompt in prompts], context_variants, seed, "benign")]
+    copies = len(more) // len(prompts)
+    again = latents.repeat_interleave(copies, 0) if copies else latents[:0]
+    return Benign(torch.cat([latents, again]), encode_prompts(model, [*prompts, *more]))
 
 
 def _open_other(path: Path) -> tuple[Generated, RewardResult, Inverted]:

@@ -50,6 +50,7 @@ def train_sdd(
     resume: dict[str, Tensor] | None = None,
     on_log: Callable[[dict], None] | None = None,
     on_step: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
+    on_snapshot: Callable[[int, dict[str, Tensor]], None] | None = None,
 ) -> dict[str, Tensor]:
     """Fine-tune the student; returns the delta theta_bar - theta_original of the kept teacher, float32, on the CPU.
 
@@ -61,6 +62,7 @@ def train_sdd(
         resume: tensors of a checkpoint, as given by `on_step`.
         on_log: called every 25 steps with a row of the log.
         on_step: called after each step with the count done and a function that returns a checkpoint.
+        on_snapshot: called after each of `config.snapshot_steps()`, before `on_step`, with the count done and the delta so far.
 
     Raises:
         Diverged: the loss became NaN or infinite; the last checkpoint is still good.
@@ -76,6 +78,7 @@ def train_sdd(
     start = _restore(resume, trained, teacher, optimiser, source) if resume else 0
     probe, begun = _probe(model, benign, c_0, original, trained, seed), time.monotonic()
     sums = resume["sums"].tolist() if resume else [0.0, 0.0, 0.0]
+    snapshots = set(config.snapshot_steps())
     try:
         for step in range(start, config.steps):
             for micro in range(config.accumulate):
@@ -91,6 +94,8 @@ def train_sdd(
                     remedy="lower it, or use --dtype float32; the last checkpoint is good",
                 )
             torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(config, step)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             teacher.update(trained)
@@ -108,14 +113,21 @@ def train_sdd(
                     }
                 )
                 sums = [0.0, 0.0, 0.0]
+            if on_snapshot and done in snapshots:
+                on_snapshot(done, _delta(teacher, original))
             if on_step:
                 on_step(done, lambda: _checkpoint(done, trained, teacher, optimiser, source, sums))  # noqa: B023 - used at once
-        return {name: (teacher.values[name] - original[name]).float().cpu() for name in trained}
+        return _delta(teacher, original)
     finally:
         for name, parameter in trained.items():
             parameter.data = original[name]
             parameter.requires_grad_(False)
             parameter.grad = None
+
+
+def learning_rate(config: Erase, step: int) -> float:
+    """The learning rate of a step in [0, config.steps)."""
+    return config.learning_rate * (0.5 * (1 + math.cos(math.pi * step / config.steps)) if config.schedule == "cosine" else 1.0)
 
 
 def _losses(
@@ -173,6 +185,11 @@ def _probe(model: Model, benign: Benign, c_0: Tensor, original: dict[str, Tensor
         return {"drift_unconditional": drift(now[0], first[0]), "drift_benign": drift(now[1], first[1])}
 
     return measure
+
+
+def _delta(teacher: ConstantEMA, original: dict[str, Tensor]) -> dict[str, Tensor]:
+    """theta_bar - theta_original, float32, on the CPU."""
+    return {name: (value - original[name]).float().cpu() for name, value in teacher.values.items()}
 
 
 def _checkpoint(done: int, trained: dict, teacher: ConstantEMA, optimiser, source: Source, sums: list[float]) -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 evaluate/prompts.json         the frozen prompt sets, their rules and the pictures of each prompt
 evaluate/before/, after/      one PNG per picture, the same name in both: the same prompt and seed
 evaluate/reinversion/         fresh tokens learned against the erased model, and what it draws under them
+evaluate/step-000050/ ...     what the snapshots of the erasure draw of a few of the same prompts and seeds
+evaluate/curve.json           concept rate and retention over the steps of the erasure, on those prompts
 evaluate/verdicts.jsonl       the judge's verdict on every picture
 evaluate/metrics.json         the numbers; STUDY/metrics.json adds seconds and memory per stage (docs/metrics.md)
 """
@@ -18,9 +20,10 @@ from typing import TYPE_CHECKING
 from hfi.config import Evaluate
 from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import load_vocabulary, members
-from hfi.erasure.delta import applied
+from hfi.erasure.delta import applied, load_delta
 from hfi.evaluation import comeback, neighbours, prompt_sets
 from hfi.evaluation.concept_rate import check_judge
+from hfi.evaluation.curve import curve, folder_of, subset
 from hfi.evaluation.drawing import Drawing, distinct, draw_and_judge, settings
 from hfi.evaluation.measure import CONCEPT_SETS, Pictures, benign_quality, measure, verdict_rows
 from hfi.evaluation.prompt_sets import Probe
@@ -73,7 +76,7 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
 
         def draw(side: str, phase: str, wanted: Sequence[Drawing], rows: dict, progress, words: str) -> None:
             found = draw_and_judge(model, wanted, rows, judge, config, run, side, phase, progress, words)
-            pictures.verdicts[side].update(found)
+            pictures.verdicts.setdefault(side, {}).update(found)
 
         with bar() as progress:
             base = pictures.in_sets([*CONCEPT_SETS, "other", "floor", "gallery"])
@@ -89,7 +92,12 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
                 count = _probes(config.token_pictures, config)
                 pictures.sets["reinversion"] = prompt_sets.tokens(list(again), concept, vocabulary, count, seed)
                 draw("reinversion", "base", pictures.in_sets(["reinversion"]), again, progress, "Drawing what came back")
+            few = distinct(picture for name in ("explicit", "other") for _, picture, _ in subset(pictures, name))
+            for step, file in erased.snapshots.items() if few else ():
+                with applied(model, load_delta(file)):
+                    draw(folder_of(step), "base", few, tokens.tokens, progress, f"Drawing after step {step} of {study.config.erase.steps}")
         metrics = measure(pictures, study, vocabulary)
+        metrics["curve"] = curve(pictures, study, vocabulary, tuple(erased.snapshots))
         metrics.update(benign_quality(pictures, encoder, run.folder, seed, config.bootstrap))
         metrics.update(
             simulated=True,
@@ -101,6 +109,8 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
             computed_with=settings(model),
         )
         write_bytes(run.path("verdicts.jsonl"), verdict_rows(pictures, study, vocabulary).encode())
+        if metrics["curve"]:
+            write_json(run.path("curve.json"), {"simulated": True, "judge": judge.name, "points": metrics["curve"]})
         write_json(run.path("metrics.json"), metrics)
         for part in run.path("parts").glob("*.json"):
             part.unlink()

@@ -38,10 +38,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Curve:
-    """A named line: points (x, y) in data units."""
+    """A named line: points (x, y) in data units; `spread` has (x, low, high) of the points whose interval is drawn."""
 
     name: str
     points: tuple[tuple[float, float], ...]
+    spread: tuple[tuple[float, float, float], ...] = ()
 
 
 def percent(value: float | None) -> str:
@@ -94,24 +95,41 @@ def _rate_row(row: Row, at) -> Markup:
     ).format(row.label, row.hint, Markup("").join(marks), Markup("").join(numbers))
 
 
-def line_chart(curves: Sequence[Curve], x_label: str, y_label: str, from_zero: bool = True) -> Markup:
-    """Lines over a common x (steps): HTML axes around a stretched SVG. Empty curves give an empty string."""
-    curves = [Curve(c.name, thin(c.points)) for c in curves if len(c.points) > 1]
+def line_chart(curves: Sequence[Curve], x_label: str, y_label: str, from_zero: bool = True, shares: bool = False) -> Markup:
+    """Lines over a common x (steps): HTML axes around a stretched SVG. Empty curves give an empty string.
+
+    Args:
+        from_zero: the y axis starts at 0.
+        shares: y is a share: the axis says per cents, and every point has a dot.
+    """
+    curves = [Curve(c.name, thin(c.points), c.spread) for c in curves if len(c.points) > 1]
     if not curves:
         return Markup("")
+    words = percent if shares else number
     xs = [x for c in curves for x, _ in c.points]
-    ys = [y for c in curves for _, y in c.points]
+    ys = [y for c in curves for _, y in c.points] + [end for c in curves for _, *ends in c.spread for end in ends]
     x_low, x_high = min(0.0, min(xs)), max(max(xs), 1.0)
+    at_x, at_y = lambda x: 100 * (x - x_low) / (x_high - x_low), lambda y: 100 - 100 * (y - y_low) / (y_high - y_low)
     ticks = nice_ticks(0.0 if from_zero else min(ys), max(ys))
     y_low, y_high = ticks[0], ticks[-1]
+    spaces = 5 if (x_high - x_low) % 5 == 0 else 4
     parts = [
         Markup('<line class="grid" x1="0" x2="100" y1="{0:.2f}" y2="{0:.2f}"/>').format(100 - 100 * i / (len(ticks) - 1))
         for i in range(len(ticks))
     ]
     for i, c in enumerate(curves):
-        path = " ".join(f"{100 * (x - x_low) / (x_high - x_low):.2f},{100 - 100 * (y - y_low) / (y_high - y_low):.2f}" for x, y in c.points)
+        for x, low, high in c.spread:
+            parts.append(
+                Markup('<line class="spread c{0}" x1="{1:.2f}" x2="{1:.2f}" y1="{2:.2f}" y2="{3:.2f}"/>').format(
+                    i % 6, at_x(x), at_y(low), at_y(high)
+                )
+            )
+        path = " ".join(f"{at_x(x):.2f},{at_y(y):.2f}" for x, y in c.points)
         parts.append(Markup('<polyline class="curve c{}" points="{}"/>').format(i % 6, path))
-    name = f"{y_label} over {x_label}: " + "; ".join(f"{c.name} from {number(c.points[0][1])} to {number(c.points[-1][1])}" for c in curves)
+        if shares:  # a line without length and with round ends: a dot that the stretched drawing leaves round
+            dots = " ".join(f"M{at_x(x):.2f} {at_y(y):.2f}h0" for x, y in c.points)
+            parts.append(Markup('<path class="dots c{}" d="{}"/>').format(i % 6, dots))
+    name = f"{y_label} over {x_label}: " + "; ".join(f"{c.name} from {words(c.points[0][1])} to {words(c.points[-1][1])}" for c in curves)
     names = Markup("").join(Markup('<li class="c{}"><i aria-hidden="true"></i>{}</li>').format(i % 6, c.name) for i, c in enumerate(curves))
     legend = Markup('<ul class="legend">{}</ul>').format(names) if len(curves) > 1 else ""
     return Markup(
@@ -121,10 +139,10 @@ def line_chart(curves: Sequence[Curve], x_label: str, y_label: str, from_zero: b
     ).format(
         y_label,
         legend,
-        _ticks(reversed(ticks)),
+        _ticks([words(tick) for tick in reversed(ticks)]),
         name,
         Markup("").join(parts),
-        _ticks(x_low + i * (x_high - x_low) / 4 for i in range(5)),
+        _ticks(x_low + i * (x_high - x_low) / spaces for i in range(spaces + 1)),
         x_label,
     )
 

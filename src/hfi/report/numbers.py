@@ -36,6 +36,16 @@ class Change:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A step of the erasure: what the few prompts of the curve gave there."""
+
+    step: int
+    concept_rate: Rate
+    neither: Rate | None
+    retention: Rate | None
+
+
+@dataclass(frozen=True)
 class Numbers:
     """The study's numbers. `rates` and `retention` keep the order of the page; absent ones are left out."""
 
@@ -50,6 +60,7 @@ class Numbers:
     groups: dict[str, Rate]
     worst_groups: tuple[str, ...]
     simulated: bool
+    curve: tuple[Point, ...] = ()
 
 
 def read_numbers(metrics: object, file: Path) -> Numbers:
@@ -84,7 +95,25 @@ def read_numbers(metrics: object, file: Path) -> Numbers:
         groups={str(name): rate for name, value in by_group.items() if (rate := _rate(value, file, f"by_group.{name}"))},
         worst_groups=tuple(map(str, worst))[:5],
         simulated=bool(raw.get("simulated", False)),
+        curve=_curve(raw.get("curve"), file),
     )
+
+
+def _curve(raw: object, file: Path) -> tuple[Point, ...]:
+    """The points of the curve in order of their steps; none where the study has no snapshots."""
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        raise HFIError("is not a list of points", file=file, field="curve", remedy=REMEDY)
+    points = []
+    for i, item in enumerate(raw):
+        item = _mapping(item, file, f"curve.{i}")
+        step, found = _value(item.get("step"), file, f"curve.{i}.step"), _rate(item.get("concept_rate"), file, f"curve.{i}.concept_rate")
+        if step is None or found is None:
+            raise HFIError("has no step or no concept rate", file=file, field=f"curve.{i}", remedy=REMEDY)
+        neither, kept = (_rate(item.get(name), file, f"curve.{i}.{name}") for name in ("neither", "retention"))
+        points.append(Point(int(step), found, neither, kept))
+    return tuple(sorted(points, key=lambda point: point.step))
 
 
 def _ordered(found: dict, known: dict) -> list[str]:

@@ -16,7 +16,7 @@
     button.setAttribute("aria-label", on ? "Flagged picture, " + words + ". Shown; press to blur" : "Flagged picture, " + words + ". Blurred; press to show");
   };
   const everything = document.querySelector(".reveal-all");
-  const inPairs = flagged.filter((button) => !button.classList.contains("sheet"));
+  const inPairs = flagged.filter((button) => button.closest("#pictures"));
   const sync = () => {
     if (!everything) return;
     const open = inPairs.every((button) => button.classList.contains("open"));
@@ -38,6 +38,11 @@
       sync();
     }
   }
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    flagged.filter((button) => button.classList.contains("open")).forEach((button) => reveal(button, false));
+    sync();
+  });
   if (!grid) return;
 
   const filters = all("[data-filter]");

@@ -88,7 +88,7 @@ def read_pairs(folder: Path) -> tuple[list[Pair], list[Single]]:
                 before[name] = ({**row, "sets": tuple(map(str, row["sets"])), "prompt": str(row["prompt"])}, picture)
             elif side == "after":
                 after[name] = picture
-            else:
+            elif side == "reinversion":  # what the snapshots of the erasure drew is for the curve only
                 again.append(Single(str(row["prompt"]), picture))
         except (KeyError, TypeError, ValueError) as error:
             raise HFIError(f"no verdict on a picture ({error})", file=path, field=f"line {number}", remedy=AGAIN) from None

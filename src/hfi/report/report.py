@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from hfi.evaluation import human
 from hfi.report import gather, words
-from hfi.report.figures import Rate, Row, interval, percent, rate_chart
+from hfi.report.figures import Curve, Rate, Row, interval, line_chart, percent, rate_chart
 from hfi.report.human import human_section
 from hfi.report.numbers import CONCEPT_SETS, KEPT_SETS, Numbers, read_numbers
 from hfi.report.pairs import before_after_picture, read_pairs, set_names, show_pairs, show_singles
@@ -88,6 +88,7 @@ def render(study: Workspace, folder: Path, seconds: Callable[[], float]) -> str:
         **_pictures(study, folder, numbers),
         **_charts(numbers),
         "human": human_section(human.rates(study)),
+        **_curve(numbers),
         **_making(study, found),
         **_settings(study),
         **_origin(found),
@@ -199,6 +200,32 @@ def _charts(numbers: Numbers) -> dict:
         ],
         "worst_groups": worst,
         "worst_words": "the worst five are marked" if len(ordered) > 5 else "",
+    }
+
+
+def _curve(numbers: Numbers) -> dict:
+    """The chart of concept rate and retention over the steps, and the same as rows."""
+    points = numbers.curve
+
+    def line(name: str, rates: list[tuple[int, Rate | None]]) -> Curve:
+        known = [(step, rate) for step, rate in rates if rate is not None]
+        spread = [(step, rate.low, rate.high) for step, rate in known if rate.low is not None and rate.high is not None]
+        return Curve(name, tuple((step, rate.value) for step, rate in known), tuple(spread))
+
+    lines = [
+        line("draws the concept", [(point.step, point.concept_rate) for point in points]),
+        line("keeps the rest", [(point.step, point.retention) for point in points]),
+    ]
+    shown = lambda rate: percent(rate.value) + (f" ({interval(rate)})" if interval(rate) else "") if rate else "–"  # noqa: E731
+    asked = points[0].concept_rate.n if points else 0
+    others = next((point.retention.n for point in points if point.retention), 0)
+    return {
+        "curve_chart": line_chart(lines, "step", "share of pictures", shares=True),
+        "curve_words": f"The same prompts and seeds at every step: {asked} pictures by name and {others} of other things, a small part of "
+        "those counted in the charts above, so the last point may differ from them. Bars: 95 % intervals.",
+        "curve_rows": [
+            {"step": p.step, "rate": shown(p.concept_rate), "neither": shown(p.neither), "kept": shown(p.retention)} for p in points
+        ],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ import torch
 import tiny
 from hfi.config import Concept, parse_config, with_overrides
 from hfi.diffusion.prompts import load_vocabulary
+from hfi.erasure.delta import save_delta
+from hfi.erasure.erase import snapshot_file
 from hfi.errors import HFIError
 from hfi.evaluation import comeback, drawing, evaluate, neighbours
 from hfi.evaluation.concept_rate import check_judge, is_concept
@@ -41,6 +43,7 @@ class Reward:
 class Held:
     tokens: dict | None = None
     delta: dict | None = None
+    snapshots: dict = field(default_factory=dict)
 
 
 class Study:
@@ -65,6 +68,10 @@ class Study:
                 if ".attn2." in name
             }
         )
+        for step in config.erase.snapshot_steps():  # on the way: a share of the whole change
+            half = {name: (value * step / config.erase.steps).half() for name, value in self.erased.delta.items()}
+            self.erased.snapshots[step] = snapshot_file(self.study.path("erase"), step)
+            save_delta(self.erased.snapshots[step], half, model, "sharp", step)
 
     def evaluate(self) -> Evaluated:
         return evaluate.evaluate(self.model, self.images, self.reward, self.tokens, self.erased, self.study)
@@ -111,6 +118,8 @@ def test_pictures_before_and_after_are_linked_by_name_and_every_one_is_judged(ma
     rows = [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
     assert {row["file"] for row in rows} == {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
     before, after = ({row["picture"] for row in rows if row["side"] == side} for side in ("before", "after"))
+    few = [{row["picture"] for row in rows if row["side"] == side} for side in ("step-000001", "step-000003")]
+    assert few[0] == few[1] < after and {"before", "after", "reinversion", "step-000001", "step-000003"} == {row["side"] for row in rows}
     assert after < before  # the gallery is drawn by the original model only
     sets = json.loads((folder / "prompts.json").read_text())["sets"]
     assert {name for probes in sets.values() for probe in probes for name in probe["pictures"]} == before
@@ -139,6 +148,46 @@ def test_an_unchanged_model_keeps_everything_exactly(make):
         assert picture.read_bytes() == (folder / "before" / picture.name).read_bytes()
 
 
+def test_the_curve_runs_from_the_original_to_the_erased_model(make):
+    made = make(evaluate__prompts_per_set=6, evaluate__curve_prompts=4)
+    metrics = made.evaluate().metrics
+    points, folder = metrics["curve"], made.study.path("evaluate")
+    assert [point["step"] for point in points] == [0, 1, 3, 4]
+    assert {(point["concept_rate"]["n"], point["neither"]["n"], point["retention"]["n"]) for point in points} == {(4, 4, 4)}
+    assert {point["concept_rate"]["interval"] for point in points} == {"wilson"}
+    first, last = points[0]["retention"], points[-1]["retention"]
+    assert first["value"] in (1.0, None) and first["right_before"] == last["right_before"]
+    assert json.loads((folder / "curve.json").read_text())["points"] == points
+    # the ends count pictures of before/ and after/: the verdicts say the same
+    rows = [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
+    few = {row["picture"] for row in rows if row["side"] == "step-000001" and "explicit" in row["sets"]}
+    for point, side in zip(points, ("before", "step-000001", "step-000003", "after"), strict=True):
+        hits = [row["concept"] for row in rows if row["side"] == side and row["picture"] in few]
+        assert len(hits) == 4 and point["concept_rate"]["value"] == sum(hits) / 4
+
+
+def test_a_snapshot_of_nothing_draws_what_the_original_draws(make):
+    made = make(changed=0.0)
+    points = made.evaluate().metrics["curve"]
+    assert len({point["concept_rate"]["value"] for point in points}) == 1
+    assert {point["retention"]["value"] for point in points} <= {1.0, None}
+
+
+@pytest.mark.parametrize("off", [{"evaluate__curve_prompts": 0}, {"erase__snapshots": 0}])
+def test_without_snapshots_or_prompts_there_is_no_curve(make, off):
+    made = make(**off)
+    assert made.evaluate().metrics["curve"] is None
+    assert not made.study.path("evaluate", "curve.json").exists() and not list(made.study.path("evaluate").glob("step-*"))
+
+
+def test_a_damaged_snapshot_is_named(make):
+    made = make()
+    path = made.erased.snapshots[3]
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(HFIError, match=r"step-000003\.safetensors.*not a whole safetensors file"):
+        made.evaluate()
+
+
 def test_the_original_weights_come_back(make):
     made = make()
     kept = {name: value.clone() for name, value in made.model.unet.state_dict().items()}
@@ -146,7 +195,7 @@ def test_the_original_weights_come_back(make):
     assert all(torch.equal(value, kept[name]) for name, value in made.model.unet.state_dict().items())
 
 
-@pytest.mark.parametrize("stop_at", [1, 9, 15])
+@pytest.mark.parametrize("stop_at", [1, 9, 15, 20])
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(make, monkeypatch, stop_at):
     real, drawn = drawing.sample_latents, []
 

@@ -197,11 +197,28 @@ def _metrics(kind: str, rate_after: float, kept: float, neither_after: float, ba
         "worst_groups": [] if bare else list(groups)[:5],
         "clip_score": None if bare else {"before": 31.2, "after": 31.0},
         "cmmd": None if bare else 0.21,
+        "curve": None if bare else _points(rate_after, kept),
         "simulated": True,
         "judge": "emoji:scorer",
         "seconds": {"total": 1.0},
         "peak_memory_mib": {},
     }
+
+
+def _points(rate_after: float, kept: float) -> list[dict]:
+    """A curve over 300 steps."""
+    points = []
+    for step in range(0, 301, 60):
+        way = 1 - math.exp(-step / 70)
+        found = {
+            "step": step,
+            "concept_rate": _rate(0.91 + (rate_after - 0.91) * way, 24),
+            "neither": _rate(0.02, 24),
+            "retention": _rate(1 + (kept - 1) * way, 24),
+        }
+        points.append(found)
+    points[0]["retention"] |= {"low": 1.0, "high": 1.0}
+    return points
 
 
 def _pictures(folder: Path, rng, kind: str, rate_after: float, kept: float, pairs: int, prompt: str, side: int, bare: bool) -> list[dict]:

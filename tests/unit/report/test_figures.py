@@ -56,3 +56,11 @@ def test_curves_have_axes_and_words():
     assert chart.count("<polyline") == 1 and "loss over step: one from 1 to 0.25" in chart
     assert re.search(r'points="0\.00,0\.00 50\.00,50\.00 100\.00,75\.00"', chart)
     assert line_chart([Curve("none", ())], "x", "y") == ""
+
+
+def test_shares_have_dots_bars_and_per_cents():
+    chart = line_chart([Curve("rate", ((0, 0.8), (100, 0.0)), ((0, 0.6, 1.0), (100, 0.0, 0.2)))], "step", "share", shares=True)
+    assert 'd="M0.00 20.00h0 M100.00 100.00h0"' in chart and chart.count('class="spread c0"') == 2
+    assert 'x1="0.00" x2="0.00" y1="40.00" y2="0.00"' in chart
+    assert "<span>100\u202f%</span>" in chart and "rate from 80\u202f% to 0\u202f%" in chart
+    assert "<span>20</span><span>40</span>" in chart  # whole steps where they divide

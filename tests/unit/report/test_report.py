@@ -148,7 +148,7 @@ def test_every_picture_has_words_and_every_flagged_one_is_a_button(good):
 
 def test_seconds_add_up_to_the_printed_total(good):
     study, text, _ = good
-    table = text[text.index('<table class="cost">') :]
+    table = text[text.index('<table class="cost"') :]
     rows = [float(value) for value in re.findall(r'<td class="n">(\d+\.\d)</td><td class="bar">', table)]
     total = float(re.search(r'<tfoot>.*?<td class="n">(\d+\.\d)</td>', table, re.S)[1])
     assert len(rows) == 7 and round(sum(rows), 1) == total
@@ -201,6 +201,24 @@ def test_a_warning_appears_exactly_when_its_signature_holds(tmp_path, how, expec
     assert state.startswith("Passes") != bool(expected)
 
 
+def test_the_curve_over_the_steps_is_drawn_with_its_sample_size(good, tmp_path):
+    _, text, page = good
+    ((figure, _),) = [(a, w) for a, w in page.all("svg") if "share of pictures over step" in (a.get("aria-label") or "")]
+    assert "draws the concept from 91\u202f%" in figure["aria-label"] and "keeps the rest from 100\u202f%" in figure["aria-label"]
+    assert "24 pictures by name and 24 of other things" in text and text.count('class="spread c0"') == 6
+    assert "what it draws on the way" not in page_of(tmp_path, bare=True)[0]
+
+
+def test_pictures_of_snapshots_are_no_pairs_and_no_reinversion(tmp_path):
+    study, evaluated = fake_study.build(tmp_path / "study", pairs=2)
+    path = study.path("evaluate", "verdicts.jsonl")
+    lines = path.read_text().splitlines()
+    before = render(study, evaluated.folder, lambda: 1.0)
+    moved = json.dumps({**json.loads(lines[0]), "side": "step-000060", "file": "step-000060/explicit0000.png"})
+    path.write_text("\n".join([*lines, moved]) + "\n")
+    assert render(study, evaluated.folder, lambda: 1.0).count("<img") == before.count("<img")
+
+
 def test_a_style_says_its_floor(tmp_path):
     text, _ = page_of(tmp_path, kind="style", floor=0.12, rate_after=0.16)
     assert "the style “noto” appears in 16\u202f%" in text and "without the style words: 12\u202f%" in text
@@ -230,6 +248,7 @@ def test_parts_that_a_study_may_lack_are_left_out(tmp_path):
         ("evaluate/metrics.json", lambda b: b[: len(b) // 2], "metrics.json"),
         ("evaluate/metrics.json", lambda b: b.replace(b'"value": 0.02', b'"value": NaN', 1), "concept_rate.explicit.after"),
         ("evaluate/metrics.json", lambda b: b.replace(b'"explicit"', b'"else"', 1), "concept_rate.explicit.after"),
+        ("evaluate/metrics.json", lambda b: b.replace(b'"step": 60', b'"step": "sixty"', 1), "curve.1.step"),
         ("evaluate/verdicts.jsonl", lambda b: b[:-20], "line"),
         ("evaluate/verdicts.jsonl", lambda b: b.replace(b'"file": "before/', b'"file": "../../', 1), "line 1"),
         ("evaluate/before/explicit0000.png", lambda b: b[:60], "explicit0000.png"),
