@@ -41,7 +41,7 @@ def test_it_starts_without_torch_and_prints_one_link(tmp_path):
         fields = Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
         cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         assert cpu < 3.0, f"{cpu:.1f} CPU seconds to the first page ({time.perf_counter() - began:.1f} s in all)"
-        assert "torch" not in Path(f"/proc/{server.pid}/maps").read_text()
+        assert "libtorch" not in Path(f"/proc/{server.pid}/maps").read_text()
     finally:
         server.terminate()
         server.wait(20)

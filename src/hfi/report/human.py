@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hfi.evaluation.human import HumanRates
 from hfi.evaluation.statistics import Estimate
 from hfi.report.figures import Rate, Row, interval, percent, rate_chart
+from hfi.report.gather import who
 
 
 def human_section(found: Sequence[HumanRates]) -> list[dict]:
@@ -17,7 +18,7 @@ def human_section(found: Sequence[HumanRates]) -> list[dict]:
             "simulated": one.simulated,
             "chart": rate_chart(
                 [
-                    Row(_who(one), "share of pictures, blind", _rate(one.before), _rate(one.after)),
+                    Row(who(one.raters), "share of pictures, blind", _rate(one.before), _rate(one.after)),
                     Row("The judge", "on the very same pictures", _rate(one.judge_before), _rate(one.judge_after)),
                 ]
             ),
@@ -25,11 +26,6 @@ def human_section(found: Sequence[HumanRates]) -> list[dict]:
         }
         for one in found
     ]
-
-
-def _who(one: HumanRates) -> str:
-    names = {"human": ("person", "people"), "simulated": ("simulated rater", "simulated raters"), "machine": ("machine", "machines")}
-    return " and ".join(f"{count} {names[kind][count != 1]}" for kind, count in one.raters.items())
 
 
 def _words(one: HumanRates) -> str:

@@ -121,7 +121,6 @@ def _top(numbers: Numbers, study: Workspace, folder: Path, metrics: dict, found:
     checks = words.checks(numbers, config)
     state = words.overall(checks)
     simulated = gather.simulated_annotators(found)
-    feedback = "simulated annotators" if simulated else "people's judgements"
     judge = metrics.get("judge") or config.evaluate.judge
     return {
         "title": f"{config.name}: before and after erasing “{config.concept.name}”",
@@ -131,8 +130,8 @@ def _top(numbers: Numbers, study: Workspace, folder: Path, metrics: dict, found:
         "state_words": words.summary(state, checks),
         "verdict": words.verdict(numbers, config),
         "checks": checks,
-        "judged": f"What to erase was learned from {feedback}; before and after were judged by a network ({judge}), not by people: "
-        "its verdicts are simulated judgements.",
+        "judged": f"What to erase was learned from judgements by {gather.judged_by(found)}; before and after were judged by a network "
+        f"({judge}), not by people: its verdicts are simulated judgements.",
         "simulated": simulated or numbers.simulated,
         "simulated_annotators": simulated,
         "warnings": words.warnings(numbers, config),
@@ -245,7 +244,7 @@ def _making(study: Workspace, found: dict) -> dict:
         ("Generate", f"{facts['generate'].get('images', config.generate.images)} pictures by the original model", False)
         if "generate" in facts
         else None,
-        ("Label", _labelled(facts.get("label", {})), simulated),
+        ("Label", _labelled(facts.get("label", {}), gather.judged_by(found)), simulated),
         ("Reward", f"a small network on {config.reward.encoder} CLIP embeddings learned those judgements", False),
         (
             "Top-K",
@@ -273,14 +272,13 @@ def _making(study: Workspace, found: dict) -> dict:
     }
 
 
-def _labelled(facts: dict) -> str:
-    annotators, agreement = facts.get("annotators"), facts.get("agreement")
+def _labelled(facts: dict, by: str) -> str:
+    agreement = facts.get("agreement")
     words = [f"{facts[key]} {label}" for key, label in (("judgements", "judgements"), ("images_judged", "pictures")) if key in facts]
-    if isinstance(annotators, dict):
-        words.append("by " + ", ".join(f"{count} {kind}" for kind, count in annotators.items() if count) + " annotators")
+    words.append(f"by {by}")
     if isinstance(agreement, dict) and isinstance(agreement.get("binary"), (int, float)):
         words.append(f"agreement {agreement['binary']:.2f} ({agreement.get('measure', '')})")
-    return ", ".join(words) or "judgements of those pictures"
+    return ", ".join(words)
 
 
 def _list(value: object) -> str:

@@ -173,7 +173,18 @@ def test_every_setting_is_listed_with_value_and_source(good):
 
 def test_simulated_judges_are_called_so(good):
     _, text, _ = good
-    assert "simulated annotators" in text and "not by people" in text and ">simulated</strong>" in text
+    assert "learned from judgements by 3 simulated annotators" in text and "not by people" in text and ">simulated</strong>" in text
+
+
+def test_the_page_says_who_judged():
+    for counts, words in (
+        ({"human": 1, "machine": 0, "simulated": 0}, "1 person"),
+        ({"human": 5, "machine": 1}, "5 people and 1 machine"),
+        ({"machine": 2}, "2 machines"),
+        ({}, "nobody on record"),
+    ):
+        assert gather.judged_by({"label": {"facts": {"annotators": counts}}}) == words
+    assert gather.judged_by({}) == "nobody on record"
 
 
 @pytest.mark.parametrize(
