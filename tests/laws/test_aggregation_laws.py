@@ -44,7 +44,7 @@ def wrong(rows: list[Judgement], truth: dict[str, bool], method: str) -> float:
 
 
 def oracle(name: str):
-    return pytest.importorskip(name, reason=f"{name} is an oracle for tests only: pip install -c constraints.txt 'hfi[oracles]'")
+    return pytest.importorskip(name, reason=f"{name} is an oracle for tests only: pip install -c constraints.txt 'hfi[test]'")
 
 
 # --- it finds who errs ----------------------------------------------------------------------------------------------------

@@ -37,10 +37,10 @@ def test_it_starts_without_torch_and_prints_one_link(tmp_path):
         assert link, line + server.stderr.read()
         with urllib.request.urlopen(link[0]) as page:
             assert page.status == 200 and b"Before you begin" in page.read()
-        # the bar is 2 s on a quiet machine; CPU seconds, for a busy one also slows what it runs
+        # the bar is 2 s on a quiet machine; CPU seconds, for a busy one lets it wait
         fields = Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
         cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        assert cpu < 3.0, f"{cpu:.1f} CPU seconds to the first page ({time.perf_counter() - began:.1f} s in all)"
+        assert cpu < 2.0, f"{cpu:.1f} CPU seconds to the first page ({time.perf_counter() - began:.1f} s in all)"
         assert "libtorch" not in Path(f"/proc/{server.pid}/maps").read_text()
     finally:
         server.terminate()

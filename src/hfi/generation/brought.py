@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfi.errors import HFIError
-from hfi.progress import track
 from hfi.workspace import Workspace, write_bytes
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ def add_pictures(study: Workspace, pictures: Iterable[Brought]) -> dict[str, str
 
     Raises HFIError naming the first file that is no picture; then the study's list of pictures is unchanged.
     """
+    from hfi.progress import track  # here, for the labelling page starts with this module, and rich is slow to import
+
     known = {row["id"]: row for row in brought(study)}
     found: dict[str, str] = {}
     for one in track(list(pictures), "Reading pictures"):

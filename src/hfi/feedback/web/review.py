@@ -1,4 +1,7 @@
-"""Reviewers' pages: agreement, each annotator, group bias, the disagreement queue with adjudication, gold pictures."""
+"""Reviewers' pages: agreement, each annotator, group bias, the disagreement queue with adjudication, gold pictures.
+
+`hfi.feedback.review` is imported where it is asked: with it comes numpy, which no page of an annotator needs at the start.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from uuid import UUID, uuid4
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from hfi.feedback import review
 from hfi.feedback.events import Unknown
 from hfi.feedback.tables import KINDS
 from hfi.feedback.web.guard import needs, token
@@ -25,6 +27,8 @@ STRIP = 12  # disagreements that one page shows
 @router.get("/review", response_class=HTMLResponse)
 def overview(request: Request, person: Reviewer, who: Who = "people") -> Response:
     """Agreement, annotators and biases; at most five seconds old, counted in the background when that takes long."""
+    from hfi.feedback import review
+
     state: State = request.app.state.hfi
     kinds = KINDS if who == "everyone" else review.PEOPLE
     found = state.fresh.get(("overview", who), lambda: review.overview(state.store, kinds, study=state.study))
@@ -39,6 +43,8 @@ def disagreements(
     request: Request, person: Reviewer, start: Annotated[int, Query(ge=0, le=10_000_000)] = 0, decided: UUID | None = None
 ) -> Response:
     """The pictures that people differ on, the most evenly split first; one large, the next ones beside it."""
+    from hfi.feedback import review
+
     state: State = request.app.state.hfi
     found = state.fresh.get(("disagreements", start), lambda: review.disagreements(state.store, start, STRIP))
     if found is None:
