@@ -191,11 +191,20 @@ def test_the_quiz_comes_first_and_teaches(client, app):
     assert client.get("/label").headers["location"] == "/quiz"
     for _ in range(2):
         page = client.get("/quiz").text
-        item, submission = (re.search(rf'name="{name}" value="([^"]+)"', page)[1] for name in ("item", "submission"))
-        lesson = client.form("/quiz", "/quiz", item=item, submission=submission, value="present")
+        item, submission, shown = (re.search(rf'name="{name}" value="([^"]+)"', page)[1] for name in ("item", "submission", "shown"))
+        lesson = client.form("/quiz", "/quiz", item=item, submission=submission, shown=float(shown) - 4, value="present")
         assert lesson.status_code == 200 and ("It is round." in lesson.text or "It has corners." in lesson.text)
     assert "1 of 2 as expected" in client.get("/quiz").text
     assert client.get("/label").status_code == 200
+    assert all(4 <= row.seconds < 600 and row.guideline for row in judgements(app.state.hfi.study))
+
+
+def test_the_pace_waits_for_five_answers(client, app):
+    for number, item in enumerate(app.state.hfi.queue.next("local", 6)):
+        assert client.get("/api/progress").json()["pace_per_minute"] == 0 or number >= 5
+        app.state.hfi.queue.submit("local", item.id, queue_answer("absent"), str(uuid4()))
+    assert client.get("/api/progress").json()["pace_per_minute"] > 0
+    assert "minutes are left" in client.get("/progress").text
 
 
 def test_reviewers_see_numbers_decide_and_take_back(client, app, study):

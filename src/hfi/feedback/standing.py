@@ -17,6 +17,7 @@ from hfi.feedback.store import Store
 FRESH_SECONDS = 5.0  # how old the counts of open items may be
 MANY, MANY_SECONDS = 20_000, 60.0  # for annotators with that many answers, for whom counting takes longer
 PACE_SECONDS = 600.0
+PACE_ANSWERS = 5  # fewer tell no pace
 
 TALLY = "annotator = :who AND round = :round AND day = :day"
 OPEN = text("SELECT count(*) FROM item WHERE round = :round AND gold = 0 AND done = 0")
@@ -123,7 +124,7 @@ class Standing:
 
 
 def _pace(moments: list[str]) -> float:
-    """Answers a minute over the last ten minutes of work.
+    """Answers a minute over the last ten minutes of work; 0 while there are too few to tell.
 
     Args:
         moments: when answers came (ISO 8601), the newest first.
@@ -134,4 +135,4 @@ def _pace(moments: list[str]) -> float:
         return 0.0
     recent = [second for second in seconds if seconds[0] - second <= PACE_SECONDS]
     span = recent[0] - recent[-1] if recent else 0.0
-    return round(60.0 * (len(recent) - 1) / span, 2) if span > 0 else 0.0
+    return round(60.0 * (len(recent) - 1) / span, 2) if span > 0 and len(recent) >= PACE_ANSWERS else 0.0

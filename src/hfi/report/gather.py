@@ -58,7 +58,8 @@ def simulated_annotators(found: dict[str, dict]) -> bool:
 
 def who(counts: dict[str, int]) -> str:
     """{kind of annotator: how many} in words: "2 people and 1 machine"; "nobody on record" where there is none."""
-    return " and ".join(f"{counts[kind]} {names[counts[kind] != 1]}" for kind, names in KINDS.items() if counts.get(kind)) or "nobody on record"
+    words = [f"{counts[kind]} {names[counts[kind] != 1]}" for kind, names in KINDS.items() if counts.get(kind)]
+    return " and ".join(words) or "nobody on record"
 
 
 def judged_by(found: dict[str, dict]) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from hfi.config import StudyConfig
 from hfi.errors import HFIError
+from hfi.report import gather
 from hfi.report.report import before_after_picture, render, report
 from hfi.report.settings import all_settings
 

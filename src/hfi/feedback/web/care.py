@@ -16,7 +16,7 @@ from hfi.feedback.judgements import now
 from hfi.feedback.queue import Answer
 from hfi.feedback.web.api import Annotator, Word
 from hfi.feedback.web.guard import token
-from hfi.feedback.web.pages import KEYS, guideline_html, question, render
+from hfi.feedback.web.pages import KEYS, guideline_html, question, render, seconds_since
 from hfi.feedback.web.state import State
 
 router = APIRouter()
@@ -152,11 +152,13 @@ def answer_quiz(
     item: Annotated[Word, Form()],
     submission: Annotated[UUID, Form()],
     value: Annotated[Literal["present", "absent", "unsure"], Form()],
+    shown: Annotated[float, Form(ge=0, allow_inf_nan=False)] = 0,
 ) -> Response:
     """Take a quiz answer and say what was expected, and why."""
     state: State = request.app.state.hfi
     try:
-        receipt = state.queue.submit(person.pseudonym, item, Answer(value, guideline=state.guideline()[1]), str(submission))
+        given = Answer(value, seconds=seconds_since(shown), guideline=state.guideline()[1])
+        receipt = state.queue.submit(person.pseudonym, item, given, str(submission))
     except Answered:
         return RedirectResponse("/quiz", 303)
     if receipt.lesson is None:  # not a quiz item: its answer counts all the same

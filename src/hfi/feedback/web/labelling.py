@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import asdict, replace
 from typing import Annotated, Literal
 from uuid import UUID, uuid4
@@ -17,7 +16,7 @@ from hfi.feedback.queue import Answer, Entry, Item
 from hfi.feedback.tables import LABEL_ROUND
 from hfi.feedback.web.api import Annotator, Round, Version, Word, entry_out, item_out
 from hfi.feedback.web.guard import token
-from hfi.feedback.web.pages import guideline_html, question, ranking_question, render
+from hfi.feedback.web.pages import guideline_html, question, ranking_question, render, seconds_since
 from hfi.feedback.web.state import Person, State
 
 router = APIRouter()
@@ -63,7 +62,6 @@ def answer(
 ) -> Response:
     """An answer by form. `image` and `place` name each ranked picture and its place, "x" for excluded."""
     state: State = request.app.state.hfi
-    seconds = time.time() - shown
     ranking: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
     if value == "ranked":
@@ -72,7 +70,7 @@ def answer(
             ranking, excluded = order(image, place)
         except Invalid as error:
             return _page(request, state, person, round, item, hint=error.problem, places=places, status=422)
-    given = Answer(value, ranking, excluded, seconds if 0 < seconds < 3600 else None, guideline, revises or None)
+    given = Answer(value, ranking, excluded, seconds_since(shown), guideline, revises or None)
     with contextlib.suppress(Answered):  # answered in another tab: go on
         state.queue_of(round).submit(person.pseudonym, item, given, str(submission))
     return RedirectResponse(_address(round), 303)
@@ -171,7 +169,6 @@ def _page(
         version=version,
         guideline_html=guideline_html(guideline),
         submission=str(uuid4()),
-        now=f"{time.time():.3f}",
         client_state=client,
         ranks=any(one.task == "ranking" for one in items) or state.study.config.label.judgement != "binary",
         last=past[0] if past else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -73,6 +74,7 @@ def render(request: Request, template: str, status: int = 200, **values: object)
         "key_words": ACTIONS,
         "accounts": state.accounts.exist(),
         "here": request.url.path,
+        "now": f"{time.time():.3f}",
         "client": {
             "who": person.pseudonym if person else "",
             "study": state.id,
@@ -113,6 +115,12 @@ def guideline_html(guideline: Guideline) -> Markup:
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     markdown.add_render_rule("image", image)
     return Markup(markdown.render(guideline.text))
+
+
+def seconds_since(shown: float) -> float | None:
+    """Time taken, by the moment that a form carries (seconds since 1970); None where that makes no sense."""
+    seconds = time.time() - shown
+    return seconds if 0 < seconds < 3600 else None
 
 
 def question(state: State) -> str:

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from hfi.feedback.events import Unknown
 from hfi.feedback.tables import KINDS
 from hfi.feedback.web.guard import needs, token
-from hfi.feedback.web.pages import question, render
+from hfi.feedback.web.pages import question, render, seconds_since
 from hfi.feedback.web.state import Person, State
 
 router = APIRouter()
@@ -69,11 +69,12 @@ def adjudicate(
     value: Annotated[Literal["present", "absent"], Form()],
     submission: Annotated[UUID, Form()],
     start: Annotated[int, Form(ge=0, le=10_000_000)] = 0,
+    shown: Annotated[float, Form(ge=0, allow_inf_nan=False)] = 0,
 ) -> Response:
     """A reviewer's final word on a picture."""
     state: State = request.app.state.hfi
     _known(state, image)
-    state.queue.adjudicate(person.pseudonym, image, value, str(submission))
+    state.queue.adjudicate(person.pseudonym, image, value, str(submission), seconds_since(shown))
     state.fresh.forget()
     return RedirectResponse(f"/review/disagreements?start={start}&decided={submission}", 303)
 

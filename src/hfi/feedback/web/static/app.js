@@ -9,6 +9,8 @@ const keys = person.keys || {};
 const actions = Object.fromEntries(Object.entries(keys).map(([action, key]) => [key, action]));
 const handlers = {}; // action -> function; filled below by whatever page this is
 document.documentElement.classList.add("js");
+const tab = $(".bar nav [aria-current]"); // on a phone the row of pages is wider than the screen
+if (tab) tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - 40;
 
 // --- keys --------------------------------------------------------------------------------------------------------------------
 
