@@ -40,10 +40,7 @@ def all_settings(config: StudyConfig) -> list[SettingGroup]:
     groups = [SettingGroup("study", _first_line(StudyConfig), tuple(_setting(config, name, name) for name in top))]
     for name, field in StudyConfig.model_fields.items():
         if _is_section(field.annotation):
-            section = getattr(config, name)
-            groups.append(
-                SettingGroup(name, _first_line(field.annotation), tuple(_settings(section, name)))
-            )
+            groups.append(SettingGroup(name, _first_line(field.annotation), tuple(_settings(getattr(config, name), name))))
     return groups
 
 

@@ -133,4 +133,4 @@ def test_the_report_shows_raters_beside_the_judge_and_simulated_ones_are_marked(
     assert report(evaluated, study).stat().st_mtime_ns == before  # nobody answered since
     answer(study, "human-concept", {"sim-1": {"before": "present", "after": "absent"}})
     words = report(evaluated, study).read_text()
-    assert "2 people and 1 simulated rater" in words and "The raters were simulated" in words
+    assert "2 people and 1 simulated annotator" in words and "The raters were simulated" in words

@@ -160,12 +160,19 @@ def test_seconds_add_up_to_the_printed_total(good):
     assert metrics["concept_rate"] == json.loads(study.path("evaluate", "metrics.json").read_text())["concept_rate"]
 
 
+def names(section: type, prefix: str = "") -> list[str]:
+    """Every setting's dotted name, those of sections within sections among them."""
+    found = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        found += names(inner, f"{prefix}{name}.") if hasattr(inner, "model_fields") else [f"{prefix}{name}"]
+    return found
+
+
 def test_every_setting_is_listed_with_value_and_source(good):
     study, _, page = good
     shown = {words for _, words in page.all("code")}
-    for name, field in StudyConfig.model_fields.items():
-        leaves = field.annotation.model_fields if hasattr(field.annotation, "model_fields") else None
-        assert {f"{name}.{leaf}" for leaf in leaves} <= shown if leaves else name in shown
+    assert set(names(StudyConfig)) <= shown
     settings = {s.name: s for group in all_settings(study.config) for s in group.settings}
     assert settings["erase.steps"].changed and settings["erase.steps"].default == "1500" and settings["erase.steps"].source == "SDD (2023)"
     assert settings["generate.images"].source == "the paper does not say" and not settings["generate.images"].changed
