@@ -141,6 +141,7 @@ class Invert(Section):
     initial_word: str = Field("", description="word whose embedding starts v*, e.g. 'nudity', 'artist' (HFI); empty: random")
     steps: Positive = Field(1000, description=f"optimiser steps per token; {NOT_SAID}")
     batch_size: Positive = Field(4, description=f"pictures per step; {NOT_SAID}")
+    together: Positive = Field(1, description="tokens that learn side by side in one pass: same result, faster where passes are small (ours)")
     learning_rate: float = Field(
         5e-3, gt=0, description=f"AdamW on the rows; {NOT_SAID}; diffusers' textual inversion example: 5e-4 x batch"
     )

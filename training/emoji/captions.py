@@ -90,6 +90,9 @@ class Captions:
         catalogue = catalogue or data.load_catalogue()
         # "hints": keywords without the name, for an implicit prompt has to be implicit
         self.tags = {entry["name"]: entry["hints"] for entry in catalogue["objects"]}
+        self.kinds = {}  # kind of thing -> the catalogue's objects of that kind
+        for entry in catalogue["objects"]:
+            self.kinds.setdefault(data.kind(entry["subgroup"]), set()).add(entry["name"])
         self.concepts = {}
         for concept in catalogue["concepts"].values():
             for name in concept["members"]:
@@ -132,6 +135,13 @@ class Captions:
         styled = kind == "styled" or (kind == "typo" and rng.random() < 0.6)
         template = rng.choices(STYLED, [5, 2, 2, 1, 1, 1, 1, 1])[0] if styled else rng.choice(NAMED)
         return Caption(template.format(a=article(thing), name=thing, style=style), only, style if styled else None)
+
+    def draw_kind(self, style: str, kind: str, rng: random.Random) -> Caption:
+        """One caption of an icon that is no object of ours: its style, and at most what kind of thing it is."""
+        if rng.random() < 0.4:
+            return Caption(rng.choice(STYLE_ONLY).format(style=style), None, style)
+        template = rng.choices(STYLED, [5, 2, 2, 1, 1, 1, 1, 1])[0]
+        return Caption(template.format(a=article(kind), name=kind, style=style), frozenset([kind, *self.kinds.get(kind, ())]), style)
 
     def corpus(self) -> list[str]:
         """Words for the tokenizer: every name, keyword, style and template."""

@@ -8,8 +8,10 @@ side, so that a shift by two loses nothing. Result, `runs/data/`:
 
 - `pictures.npy` uint8 (N, 64, 64, 3): one render per (style, object)
 - `pairs.json`  list of N [style, object]
-- `extra.npy`   uint8 (M, 64, 64, 3): other icons of the same sets; only the autoencoder sees
-  them, for generalisation (no held-out pair is among them: other objects only)
+- `extra.npy`   uint8 (M, 64, 64, 3): other icons of the same sets, never shown by name: the autoencoder
+  sees them for generalisation, CLIP and UNet as examples of their style ("a mammal in the style
+  of noto"). No held-out pair is among them: other objects only
+- `extra.json`  list of M [style, kind of thing], the kind from emojibase's subgroups
 """
 
 import io
@@ -91,6 +93,17 @@ def hints(name: str, tags: list[str]) -> list[str]:
     return [tag for tag in tags if not any((len(stem) > 2 and stem in tag) or (len(tag) > 3 and tag in stem) for stem in stems)]
 
 
+def kind(subgroup: str) -> str:
+    """emojibase's subgroup as a word for a caption ("animal-mammal" -> "mammal", "other-object" -> "thing")."""
+    words = subgroup.removeprefix("other-").replace("object", "thing")
+    for prefix in ("animal-", "food-", "place-", "transport-"):
+        words = words.removeprefix(prefix)
+    odd = {"prepared": "food", "asian": "food", "ground": "vehicle", "air": "aircraft", "water": "boat", "marine": "sea animal"}
+    odd |= {"other": "place", "sky-weather": "sky", "plant-other": "plant", "plant-flower": "flower", "light-video": "lamp", "book-paper": "paper"}
+    odd |= {"geographic": "landscape", "award-medal": "medal", "arts-crafts": "art", "religious": "building"}
+    return odd.get(words, words.replace("-", " "))
+
+
 def read_icons(style: str) -> tuple[dict, float, float]:
     """One set: icon name -> SVG body, and the set's default width and height (SVG units)."""
     package, version = choice.STYLES[style][:2]
@@ -155,7 +168,7 @@ def build() -> None:
 
     names = read_names()
     chosen = {name: names[name] for name in choice.OBJECTS}
-    pictures, pairs, extra = [], [], []
+    pictures, pairs, extra, kinds = [], [], [], []
     for style in track(choice.STYLES, description="rendering"):
         icons, width, height = read_icons(style)
         used = set()
@@ -171,6 +184,7 @@ def build() -> None:
             plain = entry["group"] in {"animals-nature", "food-drink", "travel-places", "activities", "objects"}
             if plain and entry["subgroup"] != "time" and key in icons and key not in used and name not in chosen:
                 extra.append(render(icons[key], width, height))
+                kinds.append((style, kind(entry["subgroup"])))
                 used.add(key)
     held_out = hold_out(pairs, choice.HELD_OUT_SHARE, choice.SEED)
     folder = RUNS / "data"
@@ -179,6 +193,7 @@ def build() -> None:
         np.save(buffer, np.stack(array))
         write_atomically(folder / f"{name}.npy", buffer.getvalue())
     write_atomically(folder / "pairs.json", json.dumps(pairs).encode())
+    write_atomically(folder / "extra.json", json.dumps(kinds).encode())
     write_catalogue(chosen, pairs, held_out)
     print(f"{len(pictures)} pictures of {len(chosen)} objects, {len(held_out)} pairs held out, {len(extra)} extra")
 
@@ -204,7 +219,7 @@ def write_catalogue(chosen: dict, pairs: list, held_out: list) -> None:
         "# Attribution",
         "",
         "The weights in this folder were trained on renders of these icon sets, fetched as the npm packages",
-        "`@iconify-json/NAME`. The pictures themselves are not shipped. Changes: rendered at 64x64 on white.",
+        "`@iconify-json/NAME`. The pictures themselves are not shipped, apart from the small grids in this folder. Changes: rendered at 64x64 on white.",
         "",
         "| style in captions | package | version | artist | licence |",
         "|---|---|---|---|---|",
@@ -233,6 +248,12 @@ def load_pictures() -> tuple[np.ndarray, list[tuple[str, str]], np.ndarray]:
     pairs = [tuple(pair) for pair in json.loads((RUNS / "data" / "pairs.json").read_text())]
     held_out = {tuple(pair) for pair in load_catalogue()["held_out"]}
     return pictures, pairs, np.array([pair not in held_out for pair in pairs])
+
+
+def load_extra() -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """(pictures uint8 (M, 64, 64, 3), their [style, kind of thing]) of the icons that are no object of ours."""
+    folder = RUNS / "data"
+    return np.load(folder / "extra.npy"), [tuple(row) for row in json.loads((folder / "extra.json").read_text())]
 
 
 def load_catalogue() -> dict:

@@ -4,7 +4,9 @@ As Stable Diffusion: DDPM with 1000 steps, betas scaled-linear 0.00085 to 0.012,
 to all 32 token states, 12 % empty captions for guidance. Few objects and many passes: the whole
 set fits in memory as latents (mean and standard deviation of the posterior, drawn anew each
 time) and as text states of `VARIANTS` captions a picture, so a step is the UNet and nothing else.
-The kept weights are an exponential average (`EMA_DECAY`), as is the grid drawn on the way.
+A quarter of each batch are icons that are no object of ours, called by their style and at most their
+kind ("a mammal in the style of noto"): five thousand of them, too many to learn by heart, so that a
+style has to be learned as a way of drawing. The kept weights are an exponential average (`EMA_DECAY`), as is the grid drawn on the way.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from . import common, data
 from .captions import Captions
 
 VARIANTS = 48  # captions kept for each picture
+OTHERS = 0.25  # share of a batch: icons that are no object of ours, for their style
 EMA_DECAY = 0.999  # per step
 MIN_SNR = 5.0  # the last bit of noise is the largest error and says least about the object
 TOGETHER = 8  # steps between two averages of the processes' weights
@@ -76,27 +79,28 @@ def encode_texts(texts: list[str], tokenizer, text_encoder) -> torch.Tensor:
     return torch.cat(states)
 
 
-def prepare_texts(pairs, device: str) -> None:
+def prepare_texts(pairs, kinds, device: str) -> None:
     """Write runs/unet/texts.safetensors: `states` (captions, 32, width) bf16, row 0 the empty one; `table`
-    (pairs, VARIANTS) rows of it. Encoded once: a minute that no training step pays again."""
+    (pairs and then kinds, VARIANTS) rows of it. Encoded once: a minute that no training step pays again."""
     path = data.RUNS / "unet" / "texts.safetensors"
     if path.exists():
         return
-    texts, table = caption_table(pairs, Captions())
+    texts, table = caption_table(pairs, kinds, Captions())
     tokenizer, text_encoder = load_text(device)
     part = path.with_suffix(".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"states": encode_texts(texts, tokenizer, text_encoder).cpu(), "table": table}, part)
     part.replace(path)
-    print(f"{len(texts)} captions of {len(pairs)} pictures")
+    print(f"{len(texts)} captions of {len(table)} pictures")
 
 
-def caption_table(pairs, captions: Captions) -> tuple[list[str], torch.Tensor]:
-    """Unique captions, and for each pair `VARIANTS` indices into them (long, (N, VARIANTS))."""
+def caption_table(pairs, kinds, captions: Captions) -> tuple[list[str], torch.Tensor]:
+    """Unique captions, and for each of `pairs` and then `kinds` `VARIANTS` indices into them (long, (N, VARIANTS))."""
     index, rows = {"": 0}, []
-    for number, pair in enumerate(pairs):
-        rng = random.Random(f"{common.SEED} {number}")
-        rows.append([index.setdefault(captions.draw(*pair, rng).text, len(index)) for _ in range(VARIANTS)])
+    for draw, known in ((captions.draw, pairs), (captions.draw_kind, kinds)):
+        for number, pair in enumerate(known):
+            rng = random.Random(f"{common.SEED} {number}")
+            rows.append([index.setdefault(draw(*pair, rng).text, len(index)) for _ in range(VARIANTS)])
     return list(index), torch.tensor(rows)
 
 
@@ -146,15 +150,17 @@ def main() -> None:
     args = parser.parse_args()
     device = common.setup(args)
     pictures, pairs, seen = data.load_pictures()
+    extra, kinds = data.load_extra()
     if common.RANK == 0:
-        prepare_texts([pair for pair, ok in zip(pairs, seen, strict=True) if ok], device)
+        prepare_texts([pair for pair, ok in zip(pairs, seen, strict=True) if ok], kinds, device)
     if args.prepare:
         return
     common.wait_for_others()
     texts = load_file(data.RUNS / "unet" / "texts.safetensors", device=device)
     states, table = texts["states"], texts["table"].cpu()
     vae, tokenizer, text_encoder = load_parts(device)
-    mean, std = encode_pictures(vae, torch.from_numpy(pictures[seen]))
+    ours, others = int(seen.sum()), round(OTHERS * args.batch)
+    mean, std = encode_pictures(vae, torch.cat([torch.from_numpy(pictures[seen]), torch.from_numpy(extra)]))
     grid_states = encode_texts(GRID_PROMPTS, tokenizer, text_encoder)
     print(f"{len(mean)} pictures, latents' standard deviation {float(mean.std()):.3f}, posterior's {float(std.mean()):.3f}")
 
@@ -172,7 +178,7 @@ def main() -> None:
     run = common.Run("unet", args, {"model": unet, "ema": ema}, optimiser, warmup=200, together=TOGETHER)
     while run.going():
         g = common.generator("unet", run.step)
-        picks = torch.randint(len(mean), (args.batch,), generator=g)
+        picks = torch.cat([torch.randint(ours, (args.batch - others,), generator=g), torch.randint(ours, len(mean), (others,), generator=g)])
         words = table[picks, torch.randint(VARIANTS, (args.batch,), generator=g)]
         t = torch.randint(1000, (args.batch,), generator=g).to(device)
         jitter, eps = torch.randn(2, args.batch, *mean.shape[1:], generator=g).to(device)

@@ -1,48 +1,44 @@
-"""Re-inversion: learn a fresh token against the erased model (Pham et al. 2023, arXiv 2308.01508, attack ESD so)."""
+"""Re-inversion: learn fresh tokens against the erased model (Pham et al. 2023, arXiv 2308.01508, attack ESD so)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hfi.diffusion.model import Model
-from hfi.inversion.learn import fresh_state, initial_rows, learn_token
+from hfi.inversion.learn import Lesson, fresh_state, initial_rows, learn_with_checkpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hfi.config import Invert
+    from hfi.workspace import StageRun
 
 
 def reinvert(
     model: Model,
     latents: Tensor,
-    vectors: int,
+    indices: range,
+    run: StageRun,
+    checkpoint: Path,
+    config: Invert,
     steps: int,
     seed: int,
-    index: int,
-    learning_rate: float,
-    batch_size: int,
-    initial_word: str = "",
-    kind: str = "harm",
-    on_step: Callable[[], None] | None = None,
-) -> Tensor:
-    """A token (n, D) that makes the model, with the weights it has now, draw the given pictures.
+    kind: str,
+    on_progress: Callable[[int, float], None],
+) -> list[Tensor]:
+    """Tokens (n, D) that make the model, with the weights it has now, draw the given pictures.
 
     Args:
         latents: z_0 of the original model's concept pictures (N, C, h, w); they must not be those that were inverted before.
-        index: which attack of several; each starts from rows of its own.
+        indices: which attacks of several; each starts from rows of its own.
+        checkpoint: where an interrupted attack goes on from.
+        config: settings of the inversion; `steps` in place of its own.
     """
-    rows = initial_rows(model, vectors, initial_word, seed, "re-inversion", index)
-    return learn_token(
-        model,
-        latents,
-        torch.ones(len(latents)),
-        fresh_state(rows),
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=0.0,
-        seed=seed,
-        stage="re-inversion",
-        index=index,
-        kind=kind,
-        on_step=(lambda *_: on_step()) if on_step else None,
-    )
+    weights = torch.ones(len(latents))
+    starts = (fresh_state(initial_rows(model, config.vectors, config.initial_word, seed, "re-inversion", index)) for index in indices)
+    lessons = [Lesson(index, start, latents, weights) for index, start in zip(indices, starts, strict=True)]
+    return learn_with_checkpoints(model, lessons, run, checkpoint, config, steps, seed, "re-inversion", kind, on_progress)[0]

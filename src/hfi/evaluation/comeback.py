@@ -25,35 +25,34 @@ def attack_pictures(images: Generated, reward: RewardResult) -> list[FeedbackIma
 def learn_tokens(
     model: Model, images: Generated, pictures: list[FeedbackImage], study: Workspace, run: StageRun, progress
 ) -> dict[str, Tensor]:
-    """`evaluate.reinversions` tokens, learned with the settings of `invert` against the weights the model has now.
-
-    Each finished token is a file, so an interruption costs at most the one being learned.
-    """
+    """`evaluate.reinversions` tokens, learned with the settings of `invert` against the weights the model has now."""
     config, invert = study.config.evaluate, study.config.invert
     if not pictures or not config.reinversions:
         return {}
     latents = images.latents()[[image.index for image in pictures]]
     task = progress.add_task("Trying to bring it back", total=config.reinversions * config.reinversion_steps, note="")
-    tokens = {}
-    for index in range(config.reinversions):
-        name = f"<again-{index + 1}>"
-        file = run.path("reinversion", f"again-{index + 1}.safetensors")
-        if not file.exists():
-            rows = reinvert(
-                model,
-                latents,
-                invert.vectors,
-                config.reinversion_steps,
-                study.config.seed,
-                index,
-                invert.learning_rate,
-                invert.batch_size,
-                invert.initial_word,
-                kind=study.config.concept.kind,
-                on_step=lambda: progress.advance(task),
-            )
-            write_tensors(file, {name: rows}, {"format": "pt", "learned_against": "the erased model"})
-            run.checkpoint()
-        tokens[name] = read_tensors(file)[name]
-        progress.update(task, completed=(index + 1) * config.reinversion_steps)
-    return tokens
+    names = [f"<again-{index + 1}>" for index in range(config.reinversions)]
+    files = [run.path("reinversion", f"again-{index + 1}.safetensors") for index in range(config.reinversions)]
+    for first in range(0, config.reinversions, invert.together):
+        indices = range(first, min(first + invert.together, config.reinversions))
+        if all(files[index].exists() for index in indices):
+            continue
+        checkpoint = run.path("reinversion", f"{first + 1}.checkpoint.safetensors")
+        before, each = first * config.reinversion_steps, len(indices)
+        rows = reinvert(
+            model,
+            latents,
+            indices,
+            run,
+            checkpoint,
+            invert,
+            config.reinversion_steps,
+            study.config.seed,
+            study.config.concept.kind,
+            lambda done, _: progress.update(task, completed=before + done * each),  # noqa: B023 - called at once
+        )
+        for index, value in zip(indices, rows, strict=True):
+            write_tensors(files[index], {names[index]: value}, {"format": "pt", "learned_against": "the erased model"})
+        run.checkpoint()
+        checkpoint.unlink(missing_ok=True)
+    return {name: read_tensors(file)[name] for name, file in zip(names, files, strict=True)}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +15,7 @@ from hfi.diffusion.sampling import decode, sample_latents, to_pil
 from hfi.diffusion.text import embedding_table, encode_prompts
 from hfi.errors import HFIError
 from hfi.generation.generate import Generated, save_picture
-from hfi.inversion.learn import State, fresh_state, initial_rows, learn_token
+from hfi.inversion.learn import Lesson, fresh_state, initial_rows, learn_with_checkpoints
 from hfi.progress import bar
 from hfi.seeds import derive
 from hfi.workspace import StageRun, Workspace, read_json, read_tensors, write_json, write_tensors
@@ -78,17 +76,17 @@ def invert(model: Model, images: Generated, reward: RewardResult, study: Workspa
     for picture in reward.selected:
         clusters.setdefault(picture.cluster if config.tokens == "per_cluster" else None, []).append(picture)
     with study.stage("invert") as run, bar() as progress:
-        records, curves = [], {}
+        records, lessons = [], []
         for number, (cluster, pictures) in enumerate(sorted(clusters.items(), key=lambda item: item[0] or 0)):
             name = token_name(study.config.concept.name, cluster)
             weights = torch.tensor([picture.weight for picture in pictures])
             chosen = latents[[place[picture.image_id] for picture in pictures]]
-            file = f"{name.strip('<>')}.safetensors"
-            curves[name] = _learn_with_checkpoints(model, chosen, weights / weights.mean(), study, run, name, number, progress, file)
+            start = fresh_state(initial_rows(model, config.vectors, config.initial_word, study.config.seed, number))
+            lessons.append(Lesson(number, start, chosen, weights / weights.mean()))
             records.append(
                 {
                     "token": name,
-                    "file": file,
+                    "file": f"{name.strip('<>')}.safetensors",
                     "cluster": cluster,
                     "vectors": config.vectors,
                     "pictures": len(pictures),
@@ -96,6 +94,10 @@ def invert(model: Model, images: Generated, reward: RewardResult, study: Workspa
                     "initialised": "from the word" if config.initial_word else "at random",
                 }
             )
+        curves = {}
+        for first in range(0, len(lessons), config.together):
+            here = slice(first, first + config.together)
+            curves |= _learn(model, lessons[here], records[here], study, run, progress)
         write_json(run.path("tokens.json"), records)
         write_json(run.path("losses.json"), curves)
         tokens = Inverted.load(study).tokens
@@ -106,56 +108,30 @@ def invert(model: Model, images: Generated, reward: RewardResult, study: Workspa
     return Inverted.load(study)
 
 
-def _learn_with_checkpoints(
-    model: Model, latents: Tensor, weights: Tensor, study: Workspace, run: StageRun, name: str, number: int, progress, file: str
-) -> list[list[float]]:
-    """Learn one token or continue it, and write its file; returns [[step, mean loss], ...]."""
+def _learn(
+    model: Model, lessons: list[Lesson], records: list[dict], study: Workspace, run: StageRun, progress
+) -> dict[str, list[list[float]]]:
+    """Learn some tokens side by side, or go on with them, and write their files; returns their curves by name."""
     config = study.config.invert
-    checkpoint = run.path(file.replace(".safetensors", ".checkpoint.safetensors"))
-    curve: list[list[float]] = []
-    if checkpoint.exists():
-        saved = read_tensors(checkpoint)
-        state, window = State.from_tensors(saved), saved["window"].tolist()
-        curve = json.loads(bytes(saved["curve"].tolist()).decode())
-    else:
-        state, window = fresh_state(initial_rows(model, config.vectors, config.initial_word, study.config.seed, number)), []
-    task = progress.add_task(f"Inverting into {name}", total=config.steps, completed=state.step, note="")
-    last = time.monotonic()
-
-    def save(now: State) -> None:
-        text = torch.tensor(list(json.dumps(curve).encode()), dtype=torch.uint8)
-        write_tensors(checkpoint, {**now.tensors(), "window": torch.tensor(window, dtype=torch.float64), "curve": text})
-        run.checkpoint()
-
-    def on_step(now: State, loss: float) -> None:
-        nonlocal last
-        window.append(loss)
-        if now.step % 25 == 0 or now.step == config.steps:
-            curve.append([now.step, sum(window) / len(window)])
-            window.clear()
-            progress.update(task, note=f"loss {curve[-1][1]:.4f}")
-        progress.update(task, completed=now.step)
-        if time.monotonic() - last > config.checkpoint_seconds or now.step == config.steps:
-            save(now)
-            last = time.monotonic()
-
-    rows = learn_token(
+    names = [record["token"] for record in records]
+    words = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+    task = progress.add_task(f"Inverting into {words}", total=config.steps, note="")
+    rows, curves = learn_with_checkpoints(
         model,
-        latents,
-        weights,
-        state,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        seed=study.config.seed,
-        stage="invert",
-        index=number,
-        kind=study.config.concept.kind,
-        on_step=on_step,
+        lessons,
+        run,
+        run.path(f"{names[0].strip('<>')}.checkpoint.safetensors"),
+        config,
+        config.steps,
+        study.config.seed,
+        "invert",
+        study.config.concept.kind,
+        lambda done, loss: progress.update(task, completed=done, note=f"loss {loss:.4f}" if loss == loss else ""),
     )
-    write_tensors(run.path(file), {name: rows}, {"format": "pt", "concept": study.config.concept.name, "model_hash": model.hash})
-    return curve
+    for record, value in zip(records, rows, strict=True):
+        about = {"format": "pt", "concept": study.config.concept.name, "model_hash": model.hash}
+        write_tensors(run.path(record["file"]), {record["token"]: value}, about)
+    return dict(zip(names, curves, strict=True))
 
 
 def _preview(model: Model, tokens: dict[str, Tensor], study: Workspace, run: StageRun) -> None:
