@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 
+from hfi.errors import HFIError
+from hfi.feedback.label import label
 from hfi.feedback.queue import Queue
 from hfi.feedback.store import Store
 from web_study import judgements, make_study
@@ -245,6 +248,17 @@ def test_an_evaluation_round_has_its_own_question_and_items(client, study):
     assert client.get("/api/progress?round=human-concept").json()["done"] == 1
     assert client.get("/api/progress").json()["done"] == 0
     assert client.get("/label?round=human-nothing").status_code == 404
+    assert "?version=" not in client.get("/guideline").text, "the round's question is no version of the guideline"
+
+
+def test_the_label_stage_and_the_page_name_one_version(client, app, study):
+    """Both write down what annotators are told; were their words to differ, the version would change at every turn."""
+    (study.root / "guideline.md").write_text("A circle is round.")
+    version = client.get("/api/next").json()["guideline"]
+    with pytest.raises(HFIError, match="are needed"):
+        label(SimpleNamespace(images=[SimpleNamespace(id="p000")]), study)
+    app.state.hfi._guideline = None
+    assert client.get("/api/next").json()["guideline"] == version
 
 
 def queue_answer(value: str):

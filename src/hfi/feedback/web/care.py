@@ -103,8 +103,9 @@ def guideline(request: Request, person: Annotator, version: Annotated[int | None
     found, latest = state.guideline()
     columns = tables.guideline.c
     with state.store.reading() as connection:
-        versions = connection.execute(select(columns.version, columns.created).order_by(columns.version.desc()).limit(50)).all()
-        old = connection.execute(select(columns.text).where(columns.version == version)).first() if version else None
+        ours = columns.round == tables.LABEL_ROUND  # evaluation rounds have guidelines of their own
+        versions = connection.execute(select(columns.version, columns.created).where(ours).order_by(columns.version.desc()).limit(50)).all()
+        old = connection.execute(select(columns.text).where(ours, columns.version == version)).first() if version else None
     if version and old is None:
         raise Unknown(f"there is no version {version} of the guideline")
     return render(
