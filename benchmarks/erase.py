@@ -51,7 +51,7 @@ def main() -> None:
     settings = study.config.erase.model_copy(update=changes)
     model = load_model(study.config.model, study.config.device, study.config.dtype)
     images, reward, tokens = Generated.load(study), RewardResult.load(study), Inverted.load(study)
-    rows, prompts, stored = material([(images, reward, tokens)])
+    rows, prompts, stored = material([(images, reward, tokens, study.config.concept.kind)])
     conditions = conditions_of(model, rows, prompts, settings, study.config.seed)
     c_0, benign = encode_prompts(model, [""]), benign_material(model, images, settings.context_variants, study.config.seed)
     results = {"original": {"seconds": 0.0} | scores(model, {}, study, options)}

@@ -44,7 +44,7 @@ def main() -> None:
     study = Workspace.open(options.study)
     model = load_model(study.config.model, study.config.device, study.config.dtype)
     images, reward, tokens = Generated.load(study), RewardResult.load(study), Inverted.load(study)
-    rows, prompts, stored = material([(images, reward, tokens)])
+    rows, prompts, stored = material([(images, reward, tokens, study.config.concept.kind)])
     c_0 = encode_prompts(model, [""])
     for variant in options.variant:
         changes = dict(item.split("=", 1) for item in variant.split())

@@ -141,7 +141,7 @@ class Invert(Section):
     initial_word: str = Field("", description="word whose embedding starts v*, e.g. 'nudity', 'artist' (HFI); empty: random")
     steps: Positive = Field(1000, description=f"optimiser steps per token; {NOT_SAID}")
     batch_size: Positive = Field(4, description=f"pictures per step; {NOT_SAID}")
-    together: Positive = Field(1, description="tokens that learn side by side in one pass: same result, faster where passes are small (ours)")
+    together: Positive = Field(1, description="tokens that learn side by side in one pass: same result, faster for small models (ours)")
     learning_rate: float = Field(
         5e-3, gt=0, description=f"AdamW on the rows; {NOT_SAID}; diffusers' textual inversion example: 5e-4 x batch"
     )
@@ -162,6 +162,12 @@ class Erase(Section):
     weight_decay: float = Field(1e-4, ge=0, description="AdamW (SDD)")
     clip_norm: float = Field(1.0, gt=0, description="gradient norm (SDD)")
     guidance_scale: float = Field(3.0, ge=0, description="s_g of the teacher's runs (SDD)")
+    start: Literal["original", "closed_form"] = Field(
+        "original",
+        description="where the steps start: the original weights (SDD), or UCE's closed-form edit towards the same targets, which "
+        "keeps benign prompts (ours)",
+    )
+    start_preservation: float = Field(1.0, ge=0, description="weight of the benign prompts in that edit (ours)")
     sampling_steps: Positive = Field(50, description="DDIM steps of the teacher's runs (SDD), eta 0")
     ema_decay: float = Field(0.999, ge=0, le=1, description="m (SDD); constant, no warm-up")
     beta: tuple[float, float] = Field((3.0, 3.0), description="t ~ Beta(a, b) stretched over the schedule (HFI: 3, 3)")

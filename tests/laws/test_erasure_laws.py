@@ -13,6 +13,7 @@ import tiny
 from hfi.config import Erase, parse_config
 from hfi.diffusion.text import encode_prompts
 from hfi.erasure import erase as erase_stage
+from hfi.erasure.closed_form import closed_form
 from hfi.erasure.conditions import Flagged, build_conditions, in_context
 from hfi.erasure.delta import applied
 from hfi.erasure.ema import ConstantEMA
@@ -82,7 +83,7 @@ def test_timesteps_follow_the_beta_law():
 
 @pytest.mark.parametrize("latents", ["teacher", "replay", "forward", "mix"])
 def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, latents):
-    whole = run(tiny_model, parts, latents=latents, preservation=1.0)
+    whole = run(tiny_model, parts, latents=latents, preservation=1.0, start="closed_form")
     saved = {}
 
     def keep(done, checkpoint):
@@ -90,7 +91,7 @@ def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, latents):
             saved.update({name: value.clone() for name, value in checkpoint().items()})
             raise KeyboardInterrupt
 
-    config = Erase(**{**SMALL, "latents": latents, "preservation": 1.0})
+    config = Erase(**{**SMALL, "latents": latents, "preservation": 1.0, "start": "closed_form"})
     with pytest.raises(KeyboardInterrupt):
         train_sdd(tiny_model, *parts, config, seed=1, on_step=keep)
     assert int(saved["done"]) == 3
@@ -241,11 +242,50 @@ def test_erasing_several_concepts_draws_from_all_of_them(parts):
 
 def test_targets_are_the_empty_prompt_unless_the_prompt_says_more_than_the_concept(tiny_model):
     tokens = {"<ink>": torch.randn(1, 16)}
-    flagged = [Flagged("a cat in the style of ink", "a cat"), Flagged("ink")]
+    flagged = [Flagged("a cat in the style of ink", "a cat", "style"), Flagged("ink", kind="style")]
     conditions = build_conditions(tiny_model, tokens, ("{}",), flagged, 0.5)
     assert conditions.texts == ("<ink>", "a cat in the style of ink", "ink", "a cat in the style of <ink>")
     assert conditions.tokens == 1
     assert torch.equal(conditions.target, encode_prompts(tiny_model, ["", "a cat", "", "a cat"]))
+
+
+def test_a_harms_style_stays_in_the_reading_and_comes_with_each_token(tiny_model):
+    tokens = {"<a>": torch.randn(1, 16), "<b>": torch.randn(1, 16)}
+    flagged = [Flagged("a knife in the style of noto", "in the style of noto"), Flagged("a sword")] * 2
+    conditions = build_conditions(tiny_model, tokens, ("{}",), flagged, 0.5)
+    styled = ("a <a> in the style of noto", "a <b> in the style of noto")
+    assert conditions.texts == ("<a>", "<b>", *styled, *(one.prompt for one in flagged))
+    assert torch.equal(conditions.target, encode_prompts(tiny_model, [""] * 8))
+    rest = "in the style of noto"
+    assert torch.equal(conditions.reading, encode_prompts(tiny_model, ["", "", rest, rest, rest, "", rest, ""]))
+
+
+def test_the_closed_form_reads_the_concept_as_its_target_and_the_rest_as_ever():
+    """As many states as the width has room for: then both wishes can be met; where they meet, `preservation` decides."""
+    draw = torch.Generator().manual_seed(0)
+    states = torch.linalg.qr(torch.randn(8, 8, generator=draw, dtype=torch.float64))[0]
+    c_s, kept, target = states[:3].unsqueeze(0), states[3:].unsqueeze(0), torch.randn(1, 3, 8, generator=draw, dtype=torch.float64)
+    weights = {"x.to_k.weight": torch.randn(5, 8, generator=draw, dtype=torch.float64), "x.to_q.weight": torch.randn(8, 8)}
+    found = closed_form(weights, c_s, target, kept)
+    assert list(found) == ["x.to_k.weight"]  # queries do not read the text
+    old, new = weights["x.to_k.weight"], found["x.to_k.weight"]
+    torch.testing.assert_close(c_s @ new.T, target @ old.T, rtol=0, atol=2e-2)  # the ridge holds a little
+    torch.testing.assert_close(kept @ new.T, kept @ old.T, rtol=0, atol=1e-6)
+    same = closed_form(weights, c_s, c_s, kept)
+    torch.testing.assert_close(same["x.to_k.weight"], old)
+    torn = [closed_form(weights, c_s, target, c_s, weight)["x.to_k.weight"] for weight in (0.01, 1.0, 100.0)]
+    moved = [float((c_s @ (value - old).T).norm()) for value in torn]
+    assert moved[0] > moved[1] > moved[2]
+    assert closed_form(weights, c_s, target, torch.empty(0))["x.to_k.weight"].isfinite().all()
+
+
+def test_steps_begin_at_the_closed_form_where_asked(tiny_model, parts):
+    conditions, _, _, benign = parts
+    weights = {name: value.detach().clone() for name, value in cross_attention(tiny_model.unet).items()}
+    fresh = closed_form(weights, conditions.c, conditions.reading, benign.c)
+    delta = run(tiny_model, parts, start="closed_form", steps=1, learning_rate=1e-12, ema_decay=1.0)
+    for name, value in delta.items():
+        torch.testing.assert_close(value, fresh.get(name, weights[name]) - weights[name], rtol=0, atol=1e-6)
 
 
 def test_company_is_the_same_on_both_sides_and_no_part_of_what_is_forgotten(tiny_model):

@@ -49,14 +49,14 @@ STYLE_ONLY = (
 #: share of each kind of caption while the UNet trains (the empty caption is for guidance)
 SHARES = {
     "empty": 0.10,
-    "styled": 0.44,
-    "named": 0.11,
+    "styled": 0.42,
+    "named": 0.10,
     "tagged": 0.08,
     "tags": 0.08,
     "tags styled": 0.06,
-    "concept": 0.02,
-    "concept styled": 0.03,
-    "style": 0.02,
+    "concept": 0.04,
+    "concept styled": 0.05,
+    "style": 0.01,
     "typo": 0.06,
 }
 

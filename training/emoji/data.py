@@ -99,7 +99,14 @@ def kind(subgroup: str) -> str:
     for prefix in ("animal-", "food-", "place-", "transport-"):
         words = words.removeprefix(prefix)
     odd = {"prepared": "food", "asian": "food", "ground": "vehicle", "air": "aircraft", "water": "boat", "marine": "sea animal"}
-    odd |= {"other": "place", "sky-weather": "sky", "plant-other": "plant", "plant-flower": "flower", "light-video": "lamp", "book-paper": "paper"}
+    odd |= {
+        "other": "place",
+        "sky-weather": "sky",
+        "plant-other": "plant",
+        "plant-flower": "flower",
+        "light-video": "lamp",
+        "book-paper": "paper",
+    }
     odd |= {"geographic": "landscape", "award-medal": "medal", "arts-crafts": "art", "religious": "building"}
     return odd.get(words, words.replace("-", " "))
 
@@ -219,7 +226,8 @@ def write_catalogue(chosen: dict, pairs: list, held_out: list) -> None:
         "# Attribution",
         "",
         "The weights in this folder were trained on renders of these icon sets, fetched as the npm packages",
-        "`@iconify-json/NAME`. The pictures themselves are not shipped, apart from the small grids in this folder. Changes: rendered at 64x64 on white.",
+        "`@iconify-json/NAME`. The pictures themselves are not shipped, apart from the small grids in this folder. "
+        "Changes: rendered at 64x64 on white.",
         "",
         "| style in captions | package | version | artist | licence |",
         "|---|---|---|---|---|",

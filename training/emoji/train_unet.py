@@ -178,7 +178,9 @@ def main() -> None:
     run = common.Run("unet", args, {"model": unet, "ema": ema}, optimiser, warmup=200, together=TOGETHER)
     while run.going():
         g = common.generator("unet", run.step)
-        picks = torch.cat([torch.randint(ours, (args.batch - others,), generator=g), torch.randint(ours, len(mean), (others,), generator=g)])
+        picks = torch.cat(
+            [torch.randint(ours, (args.batch - others,), generator=g), torch.randint(ours, len(mean), (others,), generator=g)]
+        )
         words = table[picks, torch.randint(VARIANTS, (args.batch,), generator=g)]
         t = torch.randint(1000, (args.batch,), generator=g).to(device)
         jitter, eps = torch.randn(2, args.batch, *mean.shape[1:], generator=g).to(device)

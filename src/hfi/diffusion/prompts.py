@@ -167,7 +167,9 @@ def _harm_prompts(concept: Concept, vocabulary: Vocabulary, count: int, rng) -> 
             template, subject = str(rng.choice(TAG_TEMPLATES if style else ("{o}",))), ", ".join(rng.permutation(tags)[:3])
         else:
             template, subject = str(rng.choice(forms)), name
-        prompts.append(Prompt(template.format(o=subject, s=style), name, style if "{s}" in template else None))
+        styled = "{s}" in template
+        rest = f"in the style of {style}" if styled else ""
+        prompts.append(Prompt(template.format(o=subject, s=style), name, style if styled else None, without=rest))
     return prompts
 
 

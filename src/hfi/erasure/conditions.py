@@ -1,8 +1,9 @@
 """The conditions c_s of a run: soft tokens alone and in templates, and (ours) the prompts of flagged pictures.
 
-Each has a target: the condition whose prediction it is taught. The papers' is the empty prompt, c_0. Where a flagged
-prompt says more than the concept ("a cat in the style of noto"), its target is the prompt without the concept ("a cat"),
-so that the rest of it survives (ours).
+Each has a target, the condition whose prediction it is taught. The papers' is the empty prompt, c_0. Where a flagged prompt
+says more than a style ("a cat in the style of noto"), its target is the prompt without the style ("a cat"), so that the
+rest of it survives (ours). And each has a reading, what the closed-form start is to read it as: there the rest of a
+harm's prompt counts too ("a dagger in the style of noto" as "in the style of noto"), or styles would be forgotten with it.
 
 `in_context` (ours, off by default) puts prompts between random words of the vocabulary: "needle a dagger cake" is to be drawn as
 "needle cake", so that neither forgetting nor keeping hangs on a wording. On the embedded model, at equal steps, it kept more and erased
@@ -27,12 +28,13 @@ from hfi.seeds import numpy_generator
 class Conditions:
     """c_s by number: first every (token, template), then those that come from flagged prompts.
 
-    c, target: (n, L, D); tokens: how many of them are built from soft tokens alone; flagged_share: chance of the rest.
+    c, target, reading: (n, L, D); tokens: how many of them are built from soft tokens alone; flagged_share: chance of the rest.
     """
 
     texts: tuple[str, ...]
     c: Tensor
     target: Tensor
+    reading: Tensor
     tokens: int
     flagged_share: float
 
@@ -46,25 +48,30 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Flagged:
-    """The prompt of a flagged picture, and what is left of it without the concept ("" for nothing)."""
+    """The prompt of a flagged picture, what is left of it without the concept ("" for nothing), and the concept's kind."""
 
     prompt: str
     without: str = ""
+    kind: str = "harm"
+
+    def of_token(self, name: str) -> str:
+        """The prompt with a soft token in the concept's place."""
+        return f"{self.without} in the style of {name}" if self.kind == "style" else f"a {name} {self.without}"
 
 
-def in_context(model: Model, prompts: Sequence[tuple[str, str]], variants: int, seed: int, *index: str) -> list[tuple[str, str]]:
-    """`variants` copies of each (prompt, target), both between the same zero to two random whole words on either side.
+def in_context(model: Model, prompts: Sequence[tuple[str, ...]], variants: int, seed: int, *index: str) -> list[tuple[str, ...]]:
+    """`variants` copies of each group of texts, all of a group between the same zero to two random whole words on either side.
 
     The words are those of the model's own tokenizer; a copy has at least one. Empty for a vocabulary without words.
     """
     whole = (piece.removesuffix("</w>") for piece in model.tokenizer.get_vocab() if piece.endswith("</w>"))
     words = sorted(word for word in whole if word.isalpha())
     rng, found = numpy_generator(seed, "context", *index), []
-    for prompt, target in prompts if words else ():
+    for group in prompts if words else ():
         for _ in range(variants):
             left, right = ((0, 1), (1, 0), (1, 1), (2, 0), (0, 2), (2, 1))[rng.integers(6)]
             before, after = (" ".join(words[i] for i in rng.integers(len(words), size=count)) for count in (left, right))
-            found.append(tuple(" ".join(part for part in (before, text, after) if part) for text in (prompt, target)))
+            found.append(tuple(" ".join(part for part in (before, text, after) if part) for text in group))
     return found
 
 
@@ -81,18 +88,24 @@ def build_conditions(
 
     Args:
         tokens: soft tokens of one concept or of several, (n, D) each.
-        templates: texts with `{}` where the token goes; their target is the empty prompt.
-        flagged: prompts of the top-K pictures; repeats are kept, so frequent ones weigh more. One that says more than the
+        templates: texts with `{}` where the token goes; their target and reading are the empty prompt.
+        flagged: prompts of the top-K pictures; repeats are kept, so frequent ones weigh more. What they say beside the
             concept also comes with a token in the concept's place.
         flagged_share: chance that a c_s is one of those (0: the papers' method).
         context_variants: copies of every condition between random words of the vocabulary (ours; 0: none).
         seed: of those words.
     """
-    alone = [(template.format(name), "") for name in tokens for template in templates]
-    more = [(one.prompt, one.without) for one in flagged] if flagged_share > 0 else []
     names = list(tokens)
-    more += [(f"{without} in the style of {names[i % len(names)]}", without) for i, (_, without) in enumerate(more) if without]
+    alone = [(template.format(name), "", "") for name in names for template in templates]
+    more = []
+    if flagged_share > 0:
+        more = [(one.prompt, one.without if one.kind == "style" else "", one.without) for one in flagged]
+        rest = [one for one in flagged if one.without]
+        more += [(one.of_token(names[i % len(names)]), one.without, one.without) for i, one in enumerate(rest) if one.kind == "style"]
+        harms = [one for one in sorted(rest, key=lambda one: one.without) if one.kind == "harm"]
+        alone += dict.fromkeys((one.of_token(name), "", one.without) for name in names for one in harms)
     alone += in_context(model, alone, context_variants, seed, "tokens")
     more += in_context(model, more, context_variants, seed, "flagged")
-    texts, targets = zip(*alone, *more, strict=True)
-    return Conditions(texts, encode_prompts(model, texts, tokens), encode_prompts(model, targets), len(alone), flagged_share)
+    texts, targets, readings = zip(*alone, *more, strict=True)
+    c, target, reading = encode_prompts(model, texts, tokens), encode_prompts(model, targets), encode_prompts(model, readings)
+    return Conditions(texts, c, target, reading, len(alone), flagged_share)

@@ -65,7 +65,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
             remedy="set generate.benign_share above 0 and draw again, or set erase.preservation to 0",
         )
     with study.stage("erase") as run, bar() as progress:
-        rows, prompts, stored = material([(images, reward, tokens), *others])
+        rows, prompts, stored = material([(images, reward, tokens, study.config.concept.kind), *others])
         conditions = conditions_of(model, rows, prompts, config, seed)
         c_0 = encode_prompts(model, [""])
         checkpoint = run.path("checkpoint.safetensors")
@@ -109,16 +109,17 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
     return Erased.load(study)
 
 
-def material(parts: Sequence[tuple[Generated, RewardResult, Inverted]]) -> tuple[dict[str, Tensor], list[Flagged], Tensor]:
-    """Tokens, prompts of flagged pictures and latents of the top-K, over one study or several."""
+def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> tuple[dict[str, Tensor], list[Flagged], Tensor]:
+    """Tokens, prompts of flagged pictures and latents of the top-K, over one study or several; the last of a part is its concept's kind."""
     rows: dict[str, Tensor] = {}
     prompts, latents = [], []
-    for number, (images, reward, tokens) in enumerate(parts):
+    for number, (images, reward, tokens, kind) in enumerate(parts):
         for name, value in tokens.tokens.items():
             rows[name if name not in rows else f"<{number}-{name[1:]}"] = value
         by_id = {image.id: image for image in images.images}
         chosen = [by_id[picture.image_id] for picture in reward.selected]
-        prompts += [Flagged(image.prompt, image.without) for image in chosen if image.prompt]  # brought pictures may have none
+        # pictures that were brought may have no prompt
+        prompts += [Flagged(image.prompt, image.without, kind) for image in chosen if image.prompt]
         latents.append(images.latents()[[image.index for image in chosen]])
     return rows, prompts, torch.cat(latents)
 
@@ -138,12 +139,12 @@ def benign_material(model: Model, images: Generated, context_variants: int = 0, 
         return Benign(images.latents()[:0], torch.empty(0))
     latents = images.latents()[[image.index for image in benign]]
     prompts = [image.prompt for image in benign]
-    more = [text for text, _ in in_context(model, [(prompt, "") for prompt in prompts], context_variants, seed, "benign")]
+    more = [text for (text,) in in_context(model, [(prompt,) for prompt in prompts], context_variants, seed, "benign")]
     copies = len(more) // len(prompts)
     again = latents.repeat_interleave(copies, 0) if copies else latents[:0]
     return Benign(torch.cat([latents, again]), encode_prompts(model, [*prompts, *more]))
 
 
-def _open_other(path: Path) -> tuple[Generated, RewardResult, Inverted]:
+def _open_other(path: Path) -> tuple[Generated, RewardResult, Inverted, str]:
     other = Workspace.open(path)
-    return Generated.load(other), RewardResult.load(other), Inverted.load(other)
+    return Generated.load(other), RewardResult.load(other), Inverted.load(other), other.config.concept.kind

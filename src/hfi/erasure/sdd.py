@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hfi.config import Erase
 from hfi.diffusion.model import Model, add_noise, predict_noise
+from hfi.erasure.closed_form import closed_form
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.ema import ConstantEMA
 from hfi.erasure.latents import Source
@@ -72,7 +73,11 @@ def train_sdd(
     for parameter in trained.values():
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)
-    teacher = ConstantEMA(original, config.ema_decay)
+    if config.start == "closed_form":
+        fresh = closed_form(original, conditions.c, conditions.reading, benign.c, config.start_preservation)
+        for name, value in fresh.items():
+            trained[name].data.copy_(value)
+    teacher = ConstantEMA({name: parameter.data for name, parameter in trained.items()}, config.ema_decay)
     optimiser = torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True)
     source = Source(model, config, conditions, c_0, stored, seed)
     start = _restore(resume, trained, teacher, optimiser, source) if resume else 0

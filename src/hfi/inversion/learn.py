@@ -127,7 +127,8 @@ def learn_tokens(
         c = encode_ids(model, ids, rows)[owner * len(templates) + template]
         predicted = predict_noise(model, add_noise(model, z_0, eps, t), t, c)
         losses = [
-            weighted_denoising_loss(*part) for part in zip(eps.split(batch_size), predicted.split(batch_size), weight.split(batch_size), strict=True)
+            weighted_denoising_loss(*part)
+            for part in zip(eps.split(batch_size), predicted.split(batch_size), weight.split(batch_size), strict=True)
         ]
         values = torch.stack(losses).tolist()
         if not all(map(math.isfinite, values)):
