@@ -94,11 +94,17 @@ def test_the_panic_key_leaves_nothing_on_the_page(serve, browse, javascript):
     assert judgements(served.study) == []
 
 
+def settled(page, path: str) -> None:
+    """Go to a page and wait until it stays: a reviewer's page loads itself anew while its numbers are counted."""
+    page.goto(path)
+    page.wait_for_function("() => document.readyState === 'complete' && !document.body.innerText.includes('Counting the judgements')")
+
+
 def test_phone_width(serve, browse):
     served = serve()
     page = open_label(browse(served, viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True))
     for path in PAGES:
-        page.goto(path)
+        settled(page, path)
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{path} is wider than the phone"
     open_label(page)
     for action in ("present", "absent", "unsure", "skip"):
@@ -137,10 +143,7 @@ def test_axe_finds_nothing_serious(serve, browse, look):
         served = serve(prepare=busy if judgement == "binary" else None, judgement=judgement)
         page = browse(served, **look)
         for path in PAGES if judgement == "binary" else ("/label",):
-            page.goto(path)
-            page.wait_for_function(
-                "() => document.readyState === 'complete' && !document.body.innerText.includes('Counting the judgements')"
-            )
+            settled(page, path)
             page.evaluate(source)
             report = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
             found += [

@@ -165,7 +165,7 @@ def test_remapped_keys_are_shown_and_used(serve, browse):
     page.goto("/settings")
     page.focus("#key-present")
     page.keyboard.press("q")
-    page.click("text=Save >> nth=0")
+    page.get_by_role("button", name="Save", exact=True).click()
     open_label(page)
     expect(page.locator("[data-action=present] kbd")).to_have_text("q")
     press(page, "f", "q")
