@@ -8,10 +8,12 @@ STAMP := $(VENV)/.installed
 TRAINING := $(VENV)/.installed-training
 BROWSER := $(VENV)/.installed-browser
 PYTEST_FLAGS ?=
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+POSTGRES_TESTS := $(addprefix tests/unit/feedback/test_,store.py queue.py accounts.py migrations.py)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean style test test-slow test-browser lint docs emoji-model clean
+.PHONY: help venv demo demo-clean style test test-slow test-postgres test-browser screenshots lint docs emoji-model clean
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -29,10 +31,6 @@ $(TRAINING): $(STAMP)
 	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[training]'
 	@touch $@
 
-$(BROWSER): $(STAMP)
-	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[browser]'
-	@touch $@
-
 demo: $(STAMP)  ## a whole study on the embedded model, from nothing to studies/demo/report.html; continues where it stopped
 	@$(BIN)/hfi run recipes/demo.yaml
 
@@ -48,9 +46,25 @@ test: $(STAMP)  ## the tests, under ten minutes on two cores
 test-slow: $(STAMP)  ## the slow kinds: kill -9 in every stage, the wheel, the full demo
 	@$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
 
-test-browser: $(BROWSER)  ## the report in a real Chromium; installs Debian's by apt-get (as root) where there is none
-	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+test-postgres: $(STAMP)  ## the feedback store's tests against a real PostgreSQL server on loopback (installs it from Debian's packages)
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || (echo "Installing PostgreSQL ..." && $(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null)
+	@$(BIN)/python tests/postgres.py $(BIN)/python -m pytest -m "not slow" $(POSTGRES_TESTS) $(PYTEST_FLAGS)
+
+$(BROWSER): $(STAMP)
+	@command -v chromium >/dev/null || (echo "Installing Chromium ..." && $(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null)
+	@command -v npm >/dev/null || (echo "Installing npm ..." && $(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm >/dev/null)
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[browser]'
+	@npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix build/axe axe-core@4.14.1 >/dev/null
+	@touch $@
+
+test-browser: $(BROWSER)  ## the report and the labelling app in real Chromium (installs it from Debian's packages)
 	@$(BIN)/python -m pytest -m browser tests/browser $(PYTEST_FLAGS)
+
+screenshots: $(BROWSER)  ## a picture of every page of the labelling app, desktop and phone, light and dark: build/screenshots/
+	@$(BIN)/python tests/browser/screenshots.py
 
 lint: $(STAMP)  ## read the code for mistakes (ruff)
 	@$(BIN)/ruff check .

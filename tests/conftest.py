@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -19,6 +20,20 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _database(monkeypatch):
+    """SQLite, whatever the environment says; under `make test-postgres` an empty PostgreSQL database for each test."""
+    monkeypatch.delenv("HFI_DATABASE_URL", raising=False)
+    if not (running := os.environ.get("HFI_TEST_POSTGRES")):
+        yield
+        return
+    from postgres import fresh_database
+
+    with fresh_database(running) as url:
+        monkeypatch.setenv("HFI_DATABASE_URL", url)
+        yield
 
 
 @pytest.fixture(scope="session")

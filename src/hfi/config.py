@@ -22,6 +22,10 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def decisive(self) -> dict:
+        """The settings that a stage's outputs depend on, as plain data."""
+        return self.model_dump(mode="json")
+
 
 class Concept(Section):
     """What people are asked to look for, and the words used to draw it and to check that it is gone."""
@@ -56,11 +60,31 @@ class Generate(Section):
     batch_size: Positive = Field(8, description="pictures drawn together; changes speed only")
 
 
+class QueueSettings(Section):
+    """Who is asked what on the labelling page. Nothing here changes what a judgement means, so no stage is done again for it."""
+
+    overlap: Positive = Field(2, description=f"people who judge each picture; {NOT_SAID}")
+    order: Literal["random", "active"] = Field(
+        "random", description="active: first what teaches the reward most, by its last scores; random until there are scores (ours)"
+    )
+    gold_share: Share = Field(0.05, description="share of items with a known answer mixed in, while there are unseen ones (ours)")
+    repeat_share: Share = Field(0.03, description="share of items asked a second time, to measure an annotator's own consistency (ours)")
+    lease_seconds: float = Field(900.0, gt=0, description="seconds that an item stays reserved for who was asked (ours)")
+    daily_cap: int = Field(0, ge=0, description="answers a day after which an annotator is asked no more; 0: no cap (ours)")
+    break_every: int = Field(100, ge=0, description="answers between reminders to rest; 0: none (ours)")
+
+
 class Label(Section):
     """Stage 2: judgements, from people (imported or by the labelling page) or from simulated annotators."""
 
-    source: Literal["people", "simulated"] = Field(
-        "people", description="simulated: annotators played by a judge network, marked so wherever their numbers appear"
+    source: Literal["people", "simulated", "machines"] = Field(
+        "people",
+        description="people (with what label.machines say beside them); machines: only those; simulated: annotators played by a "
+        "judge network, marked so wherever their numbers appear",
+    )
+    machines: tuple[str, ...] = Field(
+        (),
+        description="detectors that judge every picture: 'clip:emoji' or 'clip:FOLDER' (by words), 'classifier:FILE', 'nudenet' (ours)",
     )
     judgement: Literal["binary", "ranking", "both"] = Field(
         "binary", description="binary for clear guidelines, ranking for artist styles (HFI section on feedback)"
@@ -75,11 +99,20 @@ class Label(Section):
     rankings: Positive = Field(200, description=f"rankings asked of each simulated annotator; {NOT_SAID}")
     guideline: str = Field("Is the concept in this picture?", description="the question, stored with its version")
     minimum: Positive = Field(40, description="judged pictures below which the study waits for people (ours)")
+    queue: QueueSettings = QueueSettings()
+
+    def decisive(self) -> dict:
+        return self.model_dump(mode="json", exclude={"queue"})
 
 
 class Reward(Section):
     """Stages 3 and 4: r_psi(x) on CLIP image embeddings, and the top-K pictures with their weights."""
 
+    aggregation: Literal["dawid_skene", "mace", "majority"] = Field(
+        "dawid_skene",
+        description="how several answers to one picture become a label: dawid_skene and mace learn how far each annotator is right, "
+        f"majority lets all count alike (docs/aggregation.md says why the first is the default); {NOT_SAID}",
+    )
     encoder: str = Field("emoji", description="CLIP image encoder: 'emoji' or a transformers CLIP folder or hub id")
     hidden: tuple[Positive, ...] = Field((128,), description=f"MLP widths; {NOT_SAID}")
     steps: Positive = Field(600, description=f"optimiser steps; {NOT_SAID}")

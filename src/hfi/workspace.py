@@ -2,6 +2,7 @@
 
     STUDY/study.yaml            settings
     STUDY/feedback.sqlite       judgements (never removed by any stage)
+    STUDY/pictures/             pictures that people brought, where they did
     STUDY/<stage>/              what a stage made; manifest.json once it is whole, partial.json while it is not
     STUDY/report.html, metrics.json
 
@@ -231,7 +232,10 @@ class Workspace:
         for name in READS[stage]:
             manifest = self.manifest(name)
             upstream[name] = None if manifest is None else [manifest["key"], manifest["digest"]]
-        return digest({"stage": stage, **common, "settings": getattr(self.config, stage).model_dump(mode="json"), "reads": upstream})
+        brought = self.path("pictures", "images.jsonl")  # pictures that people brought: hfi.generation.brought
+        if stage == "generate" and brought.exists():
+            upstream["pictures"] = file_hash(brought)
+        return digest({"stage": stage, **common, "settings": getattr(self.config, stage).decisive(), "reads": upstream})
 
     def is_done(self, stage: str) -> bool:
         """Whether the stage and all that it reads are finished under the present settings."""

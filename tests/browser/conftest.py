@@ -1,8 +1,8 @@
-"""A real Chromium, driven by playwright, and two reports: of a tiny study that was really run, and of a made-up one with pictures."""
+"""A real Chromium, driven by playwright. For the app: a real server process. For the report: one of a tiny study that was really run,
+and one of a made-up study with pictures."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,18 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from web_study import consent, make_study
+
+from .served import Served, launch
+
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS / "cli"), str(TESTS / "unit" / "report")]
 
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+PATIENCE = 60_000  # ms: a busy machine is slow, and waiting costs nothing where it is not
 
 
 @dataclass
@@ -39,12 +35,49 @@ def browser():
     """Debian's Chromium; `make test-browser` installs it."""
     from playwright.sync_api import sync_playwright
 
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    assert found, "no Chromium here: run `make test-browser`"
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=found, args=list(QUIET))
+        running = launch(playwright)
         yield running
         running.close()
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """serve(pictures=..., annotators=("local",), blur=..., **label settings) -> Served."""
+    running = []
+
+    def start(pictures: int = 24, annotators=("local",), blur: bool = False, prepare=None, **label) -> Served:
+        study = make_study(tmp_path / f"study{len(running)}", pictures, **label)
+        if annotators:
+            consent(study, *annotators, blur=blur)
+        if prepare:
+            prepare(study)
+        running.append(Served(study).start())
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.kill()
+
+
+@pytest.fixture
+def browse(browser):
+    """browse(served, **context settings) -> a page of a new browser profile; a script error or a policy violation fails the test."""
+    contexts, problems = [], []
+
+    def open_page(served: Served, **settings):
+        context = browser.new_context(base_url=served.url, **settings)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if "Content Security Policy" in message.text else None)
+        contexts.append(context)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not problems, problems
 
 
 @pytest.fixture
@@ -55,7 +88,7 @@ def look(browser) -> Iterator[Callable[..., Seen]]:
     def open_it(report: Path, **options) -> Seen:
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, "reduced_motion": "reduce", **options})
         contexts.append(context)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         seen = Seen(page)
         page.on("console", lambda message: seen.complaints.append(message.text) if message.type in ("error", "warning") else None)

@@ -123,7 +123,7 @@ def test_a_half_written_result(quick, copy_of, file, until, command):
     study = copy_of(until)
     path = study / file
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    done = quick(command, study)
+    done = quick(command, study, *(["--gather"] if command == "label" else []))
     assert done.code == 2 and file in done.error
     assert "delete" in done.error or "again" in done.error or "restore" in done.error
 
@@ -181,7 +181,7 @@ def test_a_damaged_store(quick, copy_of):
     for path in study.glob("feedback.sqlite*"):
         path.unlink()
     (study / "feedback.sqlite").write_bytes(b"this is no database" * 100)
-    done = quick("label", study)
+    done = quick("label", study, "--gather")
     assert done.code == 2 and "feedback.sqlite" in done.error
 
 
@@ -263,9 +263,9 @@ def test_a_defect_is_one_line_and_debug_shows_where(copy_of, quick, monkeypatch)
 
     monkeypatch.setattr(method, "run", lambda *_, **__: 1 / 0)
     study = copy_of("generate")
-    done = quick("label", study)
+    done = quick("label", study, "--gather")
     assert done.code == 1 and "unexpected ZeroDivisionError" in done.error and "--debug" in done.error
-    shown = quick("label", study, "--debug")
+    shown = quick("label", study, "--gather", "--debug")
     assert shown.code == 1 and "Traceback" in shown.err
 
 

@@ -100,7 +100,7 @@ def test_judgements_go_out_and_come_in_again(copy_of, quick, tmp_path):
     again = quick("label", study, "--import", "out.csv")
     assert again.code == 0 and "24 known already" in again.out
     shutil.rmtree(study / "label")
-    assert quick("label", study).code == 0
+    assert quick("label", study, "--gather").code == 0
 
 
 def test_new_judgements_are_taken_up(copy_of, quick, tmp_path):

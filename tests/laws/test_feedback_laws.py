@@ -151,7 +151,7 @@ def test_export_then_import_gives_equal_judgements(tmp_path_factory, judgements,
         before = [(j, j.created) for j in store.judgements()]
     assert export_judgements(first, root / f"out{suffix}") == len(judgements)
     counts = import_judgements(second, root / f"out{suffix}")
-    assert counts == {"read": len(judgements), "added": len(judgements), "duplicates": 0, "known": 0}
+    assert counts == {"read": len(judgements), "added": len(judgements), "duplicates": 0, "known": 0, "pictures": 0}
     with Store.of(second) as store:
         assert [(j, j.created) for j in store.judgements()] == before
     assert import_judgements(second, root / f"out{suffix}")["added"] == 0

@@ -23,7 +23,7 @@ WITHIN_SHARED = {  # the shared rooms, lowest first: what each may import of the
     "workspace": {"errors", "config", "diffusion"},
     "perception": {"errors", "seeds", "config", "progress", "emoji", "diffusion", "workspace"},
 }
-DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "markupsafe": "jinja2"}
+DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "markupsafe": "jinja2", "markdown_it": "markdown-it-py", "starlette": "fastapi"}
 
 
 def sources() -> list[Path]:

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfi.reward.calibration import accuracy_with_interval, auc, auc_with_interval, pairwise_accuracy, reliability
+from hfi.reward.curve import learning_curve
 from hfi.reward.fit import fit, gather, held_out_pictures, loss
 from hfi.reward.losses import bradley_terry, mse
 from hfi.reward.model import RewardModel
+from hfi.reward.probe import fit_probe, other_side, unsure_strength
 from hfi.reward.topk import k_means, select, weights
 
 rewards = st.lists(st.floats(-30, 30, allow_nan=False), min_size=1, max_size=30)
@@ -89,6 +91,15 @@ def learnable(count: int = 60, width: int = 12):
     return embeddings, names, votes, orders
 
 
+def weighed(votes):
+    """Votes as shares that count as many judgements as there are."""
+    return {name: (present / total, float(total)) for name, (present, total) in votes.items()}
+
+
+def even(orders):
+    return [(order, 1.0) for order in orders]
+
+
 @pytest.mark.parametrize("sort", ["binary", "ranking", "both"])
 def test_the_same_seed_gives_the_same_fit_bit_for_bit_and_it_learns(sort):
     embeddings, names, votes, orders = learnable()
@@ -96,7 +107,7 @@ def test_the_same_seed_gives_the_same_fit_bit_for_bit_and_it_learns(sort):
     labels = {name: p / n for name, (p, n) in votes.items()}
     kept = held_out_pictures(labels, names, 0.25, seed=4)
     index = {name: i for i, name in enumerate(names)}
-    train, held_out = gather(index, votes, orders, set(names) - kept), gather(index, votes, orders, kept)
+    train, held_out = gather(index, weighed(votes), even(orders), set(names) - kept), gather(index, weighed(votes), even(orders), kept)
     settings = {"hidden": (16,), "steps": 150, "learning_rate": 1e-2, "weight_decay": 1e-2, "ranking_size": 5, "seed": 4}
     first, curves = fit(embeddings, train, held_out, **settings)
     torch.manual_seed(99)  # the global generator has no say
@@ -117,7 +128,7 @@ def test_the_same_seed_gives_the_same_fit_bit_for_bit_and_it_learns(sort):
 def test_both_losses_add_up():
     embeddings, names, votes, orders = learnable()
     index, model = {name: i for i, name in enumerate(names)}, RewardModel(12, (8,), seed=1)
-    parts = [gather(index, v, o, set(names)) for v, o in [(votes, []), ({}, orders), (votes, orders)]]
+    parts = [gather(index, weighed(v), even(o), set(names)) for v, o in [(votes, []), ({}, orders), (votes, orders)]]
     binary, ranking, both = (loss(model, embeddings, part, 5).item() for part in parts)
     assert both == pytest.approx(binary + ranking)
 
@@ -127,7 +138,7 @@ def test_no_picture_is_learned_from_and_tested_on():
     labels = {name: p / n for name, (p, n) in votes.items()}
     kept = held_out_pictures(labels, names, 0.25, seed=0)
     index = {name: i for i, name in enumerate(names)}
-    train, held_out = gather(index, votes, orders, set(names) - kept), gather(index, votes, orders, kept)
+    train, held_out = gather(index, weighed(votes), even(orders), set(names) - kept), gather(index, weighed(votes), even(orders), kept)
     learned = set(train.rows.tolist()) | set(train.pairs.flatten().tolist())
     assert not learned & (set(held_out.rows.tolist()) | set(held_out.pairs.flatten().tolist()))
     assert len(kept) == pytest.approx(15, abs=1) and len(train.rows) + len(held_out.rows) == 60
@@ -164,6 +175,49 @@ def test_a_perfect_forecaster_is_calibrated_and_an_overconfident_one_is_not():
     assert reliability(p, y)["expected_calibration_error"] < 0.03
     assert reliability((p > 0.5).astype(float), y)["expected_calibration_error"] > 0.1
     assert sum(row["n"] for row in reliability(p, y)["bins"]) == 3000
+
+
+@pytest.mark.parametrize("count", [20, 200])  # fewer and many more pictures than numbers in an embedding
+def test_the_probe_is_ridge_regression_with_its_posterior_s_deviation(count):
+    rng = numpy.random.default_rng(0)
+    points, others, w = rng.normal(size=(count, 30)), rng.normal(size=(7, 30)), rng.uniform(0.2, 2, count)
+    y = points[:, 0] + rng.normal(size=count)
+    probe = fit_probe(points, y, w)
+    w = w * count / w.sum()
+    z, q = (points - probe.centre) / probe.scale, (others - probe.centre) / probe.scale
+    precision = z.T @ (w[:, None] * z) + probe.ridge * numpy.eye(30)
+    mean, deviation = probe.predict(others)
+    assert mean == pytest.approx(q @ numpy.linalg.solve(precision, z.T @ (w * (y - probe.middle))) + probe.middle, abs=1e-8)
+    covariance = probe.noise * numpy.linalg.inv(precision)
+    assert deviation == pytest.approx(numpy.sqrt(numpy.einsum("ij,jk,ik->i", q, covariance, q)), abs=1e-8)
+
+
+def test_doubt_is_greatest_at_one_half_and_where_little_is_known():
+    assert other_side([0.5, 0.9, 0.9], [0.1, 0.1, 1.0]) == pytest.approx([0.5, 3.17e-5, 0.3446], abs=1e-4)
+    assert unsure_strength(numpy.array([0.0, 1.0, 100.0]), 1.0) == pytest.approx([0.0, 0.5, 1.0], abs=1e-3)
+
+
+def test_the_learning_curve_knows_how_many_more_are_needed(monkeypatch):
+    """The number read off at 150 pictures is near the number at which the same reward then gets there."""
+    monkeypatch.setattr("hfi.reward.curve.RESAMPLES", 20)  # they make the interval alone, and most of the time
+    rng, ratios = numpy.random.default_rng(1), []
+    direction = rng.normal(size=20)
+    points = rng.normal(size=(6000, 20))
+    y = ((points @ direction / 2 + rng.normal(size=6000)) > 0).astype(float)
+    test, test_y = points[4000:], y[4000:]
+    for start in range(0, 3000, 1000):
+        part = slice(start, start + 150)
+        own = auc(fit_probe(points[part], y[part]).predict(test)[0], test_y > 0.5)
+        found = learning_curve(points[part], y[part], numpy.ones(150), test, test_y, own, seed=0)
+        assert found["sizes"][-1] == 150 and found["auc"][-1] > found["auc"][0] and found["exponent"]["low"] <= found["exponent"]["high"]
+        target = 1 - (1 - own) * 2.0 ** -found["exponent"]["value"]  # what the law promises of twice as many
+        seen = auc(fit_probe(points[start : start + 300], y[start : start + 300]).predict(test)[0], test_y > 0.5)
+        ratios.append((1 - seen) / (1 - target))
+    assert numpy.mean(ratios) == pytest.approx(1.0, abs=0.2)
+
+
+def test_no_curve_from_too_little():
+    assert learning_curve(numpy.eye(20), numpy.ones(20), numpy.ones(20), numpy.eye(20)[:4], numpy.ones(4), 0.5, 0) is None
 
 
 def three_kinds(seed=0):

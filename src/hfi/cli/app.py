@@ -6,12 +6,22 @@ import os
 import sys
 
 import typer
+from typer.core import TyperGroup
 
 from hfi.cli import env, erase, evaluate, generate, init, invert, label, models, report, reward, run, status
 from hfi.cli.failures import explain, quiet_stdout
+from hfi.cli.reference import COMMANDS
+
+
+class InOrder(TyperGroup):
+    """Lists the commands in the order of a study's life, `label` (a group) among them."""
+
+    def list_commands(self, ctx):
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
 
 app = typer.Typer(
-    name="hfi", add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
+    name="hfi", cls=InOrder, add_completion=False, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]},
     help="Human Feedback Inversion: people judge pictures, a text-to-image model stops drawing what they flagged.",
     epilog="""Examples:
 
@@ -24,7 +34,8 @@ hfi run studies/mine
 The stages, in order: generate, label, reward, invert, erase, evaluate, report.""",
 )
 app.command(epilog=init.EPILOG)(init.init)
-for module in (generate, label, reward, invert, erase, evaluate, report, run, status, models, env):
+app.add_typer(label.app, name="label", help=label.label.__doc__)
+for module in (generate, reward, invert, erase, evaluate, report, run, status, models, env):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=module.EPILOG)(getattr(module, name))
 

@@ -13,14 +13,18 @@ from hfi.config import StudyConfig, dump_config
 
 def settings_text() -> str:
     """Every setting with its default and where that comes from, one paragraph each."""
+    return "\n\n".join(_lines(StudyConfig)).replace("[", "\\[")
+
+
+def _lines(section: type, prefix: str = "") -> list[str]:
     lines = []
-    for section, field in StudyConfig.model_fields.items():
-        inner = getattr(field.annotation, "model_fields", None)
-        for name, entry in (inner or {section: field}).items():
-            dotted = f"{section}.{name}" if inner else name
-            default = list(entry.default) if isinstance(entry.default, tuple) else entry.default
-            lines.append(f"{dotted} = {default}: {entry.description}")
-    return "\n\n".join(lines).replace("[", "\\[")
+    for name, field in section.model_fields.items():
+        if hasattr(field.annotation, "model_fields"):
+            lines += _lines(field.annotation, f"{prefix}{name}.")
+        else:
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            lines.append(f"{prefix}{name} = {default}: {field.description}")
+    return lines
 
 
 EPILOG = f"""Examples:
@@ -28,6 +32,8 @@ EPILOG = f"""Examples:
 hfi init studies/mine --from recipes/demo.yaml --set generate.images=400
 
 hfi init studies/sd14 --model CompVis/stable-diffusion-v1-4 --concept weapon
+
+hfi init studies/mine --concept weapon --images my_pictures (sorted into folders yes and no, or an imagefolder)
 
 Every setting, its default and where that comes from:
 
@@ -38,24 +44,48 @@ def init(study: Study,
          from_: Annotated[Path | None, typer.Option("--from", metavar="RECIPE", help="Start from a recipe (.yaml).")] = None,
          model: Annotated[str | None, typer.Option(help="'emoji' (embedded), a diffusers folder or a hub id.")] = None,
          concept: Annotated[str | None, typer.Option(help="What people are asked to look for: a harm, or the name of a style.")] = None,
+         images: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Start from pictures of your own instead of drawing some; "
+                                                     "those in folders yes and no, or with metadata, are taken as judged.")] = None,
+         annotator: Annotated[str | None, typer.Option(help="Who judged the pictures of --images.")] = None,
          seed: Seed = None, device: Device = None, dtype: Dtype = None, set_: Settings = None, dry_run: DryRun = False,
          debug: Debug = False) -> None:
-    """Make a study: write its study.yaml."""
+    """Make a study: write its study.yaml, and take pictures of your own into it."""
     from hfi.cli.studies import check_settings
     from hfi.config import load_config, with_overrides
+    from hfi.errors import HFIError
     from hfi.workspace import Workspace
 
+    if annotator is not None and images is None:
+        raise HFIError("goes with --images", file="command line", field="--annotator", remedy="name the folder with --images FOLDER")
+    if images is not None and not images.is_dir():
+        raise HFIError("is no folder", file=images, field="--images", remedy="give a folder of pictures, e.g. with folders yes and no")
     base = load_config(from_) if from_ else StudyConfig(name=study.resolve().name)
     asked = changes(seed, device, dtype, set_, model=model)
     if concept is not None:
         asked = {**_concept(base, concept, asked.get("concept.vocabulary")), **asked}
+    if images is not None and not (asked.get("erase.preservation") or base.erase.preservation):
+        asked = {"generate.benign_share": 0.0, **asked}  # nothing is drawn beside them unless erasing needs benign pictures
     config = with_overrides(base, asked) if asked else base
     check_settings(config)
     if dry_run:
         print(f"would write {study / 'study.yaml'}:\n{dump_config(config)}", end="")
         return
-    Workspace.create(study, config)
+    made = Workspace.create(study, config)
+    if images is not None:
+        _take(made, images, annotator)
+        return
     print(f"wrote {study / 'study.yaml'}; edit it, then: hfi run {study}")
+
+
+def _take(study, images: Path, annotator: str | None) -> None:
+    """Take pictures, and what is said of them, into a new study."""
+    from hfi.feedback.interchange import import_judgements
+
+    with study.lock():
+        found = import_judgements(study, images, annotator)
+    print(f"{images}: {found['pictures']} pictures taken, {found['added']} judgements with them")
+    then = f"hfi run {study.root}" if found["added"] or found["known"] else f"hfi label {study.root}"
+    print(f"wrote {study.root / 'study.yaml'}; edit it, then: {then}")
 
 
 def _concept(base: StudyConfig, name: str, vocabulary: object) -> dict[str, object]:

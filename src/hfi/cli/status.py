@@ -38,8 +38,10 @@ def gather(study) -> dict:
         rows.append({"stage": stage, "state": state, "seconds": manifest.get("seconds"),
                      "peak_memory_mib": manifest.get("peak_memory_mib"), "facts": manifest.get("facts", {}),
                      "summary": facts_line(manifest)})
+    from hfi.feedback import database
+
     judgements = None
-    if study.store_path.exists():
+    if database.is_there(database.place(study)):
         from hfi.feedback.label import status as labelling
 
         judgements = labelling(study)

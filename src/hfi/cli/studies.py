@@ -62,11 +62,19 @@ def states(study: Workspace) -> dict[str, str]:
 def new_judgements(study: Workspace) -> bool:
     """Whether people have judged since the label stage took its snapshot."""
     seen = ((study.manifest("label") or {}).get("facts") or {}).get("store")
-    if not seen or not study.store_path.exists():
+    if not seen:
         return False
-    from hfi.feedback.store import newest_judgement
+    from hfi.feedback import database
 
-    return newest_judgement(study.store_path) != seen[0]
+    where = database.place(study)
+    return database.is_there(where) and database.newest_judgement(where) != seen[0]
+
+
+def new_answers(study: Workspace) -> bool:
+    """Whether raters of a blind evaluation have answered since the report was written."""
+    from hfi.evaluation.human import state
+
+    return state(study) != ((study.manifest("report") or {}).get("facts") or {}).get("human", {})
 
 
 def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) -> Workspace:
@@ -89,7 +97,7 @@ def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) 
 def work(study: Workspace, stage: str) -> None:
     """Bring a stage up to date (its inputs are) and print one line on it; the lock is the caller's."""
     before = study.manifest(stage) if study.is_done(stage) else None
-    if before is None or stage == "label":  # new judgements may have come in
+    if before is None or stage == "label" or (stage == "report" and new_answers(study)):  # new judgements may have come in
         from hfi import method
 
         method.run(study, until=stage)

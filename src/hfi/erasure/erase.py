@@ -17,6 +17,7 @@ from hfi.diffusion.text import encode_prompts
 from hfi.erasure.conditions import Conditions, Flagged, build_conditions, in_context
 from hfi.erasure.delta import applied, load_delta, save_delta
 from hfi.erasure.sdd import Benign, train_sdd
+from hfi.errors import HFIError
 from hfi.generation.generate import Generated
 from hfi.inversion.invert import Inverted
 from hfi.progress import bar
@@ -54,9 +55,18 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
         return Erased.load(study)
     config = study.config.erase
     others = [_open_other(path) for path in config.also]
+    seed = study.config.seed
+    benign = benign_material(model, images, config.context_variants, seed)
+    if config.preservation and not len(benign.latents):
+        raise HFIError(
+            "preservation needs benign pictures, and the study has none",
+            file=study.root,
+            field="erase.preservation",
+            remedy="set generate.benign_share above 0 and draw again, or set erase.preservation to 0",
+        )
     with study.stage("erase") as run, bar() as progress:
         rows, prompts, stored = material([(images, reward, tokens, study.config.concept.kind), *others])
-        conditions = conditions_of(model, rows, prompts, config, study.config.seed)
+        conditions = conditions_of(model, rows, prompts, config, seed)
         c_0 = encode_prompts(model, [""])
         checkpoint = run.path("checkpoint.safetensors")
         saved = read_tensors(checkpoint) if checkpoint.exists() else None
@@ -81,8 +91,6 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
             half = {name: value.half() for name, value in delta.items()}
             save_delta(snapshot_file(run.folder, done), half, model, study.config.concept.name, done)
 
-        seed = study.config.seed
-        benign = benign_material(model, images, config.context_variants, seed)
         delta = train_sdd(model, conditions, c_0, stored, benign, config, seed, saved, on_log, on_step, on_snapshot)
         save_delta(run.path("delta.safetensors"), delta, model, study.config.concept.name)
         write_bytes(run.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in log).encode())
@@ -110,7 +118,8 @@ def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> 
             rows[name if name not in rows else f"<{number}-{name[1:]}"] = value
         by_id = {image.id: image for image in images.images}
         chosen = [by_id[picture.image_id] for picture in reward.selected]
-        prompts += [Flagged(image.prompt, image.without, kind) for image in chosen]
+        # pictures that were brought may have no prompt
+        prompts += [Flagged(image.prompt, image.without, kind) for image in chosen if image.prompt]
         latents.append(images.latents()[[image.index for image in chosen]])
     return rows, prompts, torch.cat(latents)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from hfi.errors import HFIError
-from hfi.feedback.tables import KINDS, LABELS, RANKED
+from hfi.feedback.tables import KINDS, LABEL_ROUND, LABELS, RANKED
 
 MAX_RANKED = 9
 
@@ -29,6 +29,8 @@ class Judgement:
     seconds: float | None = None
     guideline: int | None = None  # version; None: the latest
     created: str | None = field(default=None, compare=False)  # ISO 8601, UTC; None: now, when it is recorded
+    round: str = field(default=LABEL_ROUND, compare=False)  # "label", or the name of an evaluation round
+    purpose: str = field(default="work", compare=False)  # why it was asked for: work, gold, quiz, repeat or adjudication
 
     @property
     def task(self) -> str:

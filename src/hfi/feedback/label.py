@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy
 
 from hfi.errors import HFIError, NeedsPeople
+from hfi.feedback import database
 from hfi.feedback.agreement import krippendorff_alpha, ranking_agreement
+from hfi.feedback.guideline import read_guideline
 from hfi.feedback.interchange import write_judgements
 from hfi.feedback.judgements import Judgement
+from hfi.feedback.machines import PREFIX, Machine, judge_by_machines
 from hfi.feedback.play import play
 from hfi.feedback.rows import from_row
 from hfi.feedback.simulated import Annotator, profile
@@ -28,6 +31,13 @@ from hfi.workspace import Workspace, digest
 
 if TYPE_CHECKING:
     from hfi.generation.generate import Generated
+
+COUNTING = {  # label.source -> the kinds of annotators whose judgements count
+    "people": ("human", "machine"),
+    "machines": ("machine",),
+    "simulated": KINDS,
+}
+WHO = {"human": "people", "simulated": "simulated annotators", "machine": "machines"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,12 @@ class Judgements:
     def simulated(self) -> bool:
         """Whether any judgement comes from a simulated annotator."""
         return any(row.kind == "simulated" for row in (*self.binary, *self.rankings))
+
+    @property
+    def source(self) -> str:
+        """Who judged, in words: "people", "people and machines", "machines", "simulated annotators and machines" ..."""
+        kinds = {row.kind for row in (*self.binary, *self.rankings)}
+        return " and ".join(words for kind, words in WHO.items() if kind in kinds) or "nobody"
 
     def soft_labels(self) -> dict[str, float]:
         """{image id: share of "present" among present and absent}; pictures that nobody decided on are left out."""
@@ -82,26 +98,31 @@ class Judgements:
 def label(images: Generated, study: Workspace) -> Judgements:
     """Gather judgements of `images`; done again whenever the store has newer ones.
 
-    With `label.source` "people", raises NeedsPeople while fewer than `label.minimum` pictures are judged; simulated
-    judgements in the store are then left aside. With "simulated", what people said counts as well, and simulated annotators
-    fill every picture up to `label.overlap` judgements.
+    The detectors of `label.machines` judge first. With `label.source` "people", raises NeedsPeople while people judged fewer than
+    `label.minimum` pictures; simulated judgements in the store are then left aside. With "machines" only those of machines count. With
+    "simulated", what people said counts as well, and simulated annotators fill every picture up to `label.overlap` judgements.
     """
     config = study.config.label
-    kinds = KINDS if config.source == "simulated" else tuple(kind for kind in KINDS if kind != "simulated")
+    kinds = COUNTING[config.source]
     ids = [image.id for image in images.images]
     with Store.of(study) as store:
-        store.add_guideline(config.guideline)
+        store.add_guideline(read_guideline(study).words)
         if study.is_done("label"):
             facts = (study.manifest("label") or {}).get("facts", {})
             if facts.get("store") == _state(store, ids):
                 return Judgements.load(study)
         people: list[Annotator] = []
+        if config.source == "machines" and not config.machines and not store.counts(kinds)["judgements"]:
+            raise HFIError("no machine to judge", file=study.root, field="label.machines", remedy="name one, e.g. clip:emoji")
+        if config.machines:
+            study.require("label")
+        machines = judge_by_machines(store, images, study)
         if config.source == "people":
-            _require_enough(store, ids, kinds, study)
+            _require_enough(store, ids, study)
         with study.stage("label") as run:
             if config.source == "simulated":
                 people = play(store, images, study)
-            counted = _counting(store.judgements(kinds), set(ids), people)
+            counted = _counting(store.judgements(kinds), set(ids), people, machines)
             write_judgements(counted, run.path("judgements.jsonl"))
             found = Judgements.load(study)
             run.facts.update(
@@ -109,6 +130,7 @@ def label(images: Generated, study: Workspace) -> Judgements:
                 store=_state(store, ids),
                 judge=config.simulated_judge if people else None,
                 simulated_annotators=profile(people),
+                machines=[asdict(machine) for machine in machines],
                 left_aside=store.counts()["judgements"] - len(found.binary) - len(found.rankings),
             )
     return Judgements.load(study)
@@ -116,7 +138,7 @@ def label(images: Generated, study: Workspace) -> Judgements:
 
 def status(study: Workspace) -> dict:
     """Where labelling stands: {"images", "judged", "judgements", "annotators": {kind: n}, "agreement", "needed", "simulated"}."""
-    if not study.store_path.exists():
+    if not database.is_there(database.place(study)):
         return {
             "images": 0,
             "judged": 0,
@@ -137,9 +159,9 @@ def status(study: Workspace) -> dict:
     }
 
 
-def _require_enough(store: Store, ids: Sequence[str], kinds: Iterable[str], study: Workspace) -> None:
+def _require_enough(store: Store, ids: Sequence[str], study: Workspace) -> None:
     wanted, judged, total = set(ids), set(), 0
-    for row in store.judgements(kinds):
+    for row in store.judgements(("human",)):
         if row.value != "skip" and wanted.issuperset(row.images):
             judged.update(row.images)
             total += 1
@@ -149,20 +171,22 @@ def _require_enough(store: Store, ids: Sequence[str], kinds: Iterable[str], stud
             f"{len(judged)} of {len(ids)} pictures are judged ({total} judgements), {minimum} are needed",
             file=study.root,
             field="label.minimum",
-            remedy="import judgements (JSONL or CSV) with 'hfi label', or set label.source to simulated",
+            remedy="import judgements (JSONL or CSV) with 'hfi label', or set label.source to machines or simulated",
         )
 
 
-def _counting(rows: Iterable[Judgement], ids: set[str], people: Sequence[Annotator]) -> Iterable[Judgement]:
-    """The rows that count: of these pictures, and by simulated annotators of the present settings only.
+def _counting(
+    rows: Iterable[Judgement], ids: set[str], people: Sequence[Annotator], machines: Sequence[Machine]
+) -> Iterable[Judgement]:
+    """The rows that count: of these pictures, and by simulated annotators and our own machines of the present settings only.
 
-    A simulated row carries no time: nobody spent any, and the same study drawn again shall give the same file.
+    Their rows carry no time: nobody spent any, and the same study drawn again shall give the same file.
     """
-    present = {person.pseudonym for person in people}
+    present = {one.pseudonym for one in (*people, *machines)}
     for row in rows:
         if not ids.issuperset(row.images):
             continue
-        if row.kind != "simulated":
+        if row.kind == "human" or (row.kind == "machine" and not row.annotator.startswith(PREFIX)):
             yield row
         elif row.annotator in present:
             yield replace(row, seconds=None, created=None)
@@ -178,6 +202,7 @@ def _facts(found: Judgements, kinds: Iterable[str]) -> dict:
     table = numpy.array([[total - present, present] for present, total in votes.values()]).reshape(-1, 2)
     return {
         "simulated": found.simulated,
+        "feedback": found.source,
         "judgements": len(rows),
         "binary": len(found.binary),
         "rankings": len(found.rankings),

@@ -97,9 +97,9 @@ def _owed(store: Store, people: Sequence[Annotator], ids: Sequence[str], study: 
 
 
 def _decided_by_people(store: Store) -> dict[str, int]:
-    """{image id: how many people (or machines) said present or absent}."""
+    """{image id: how many people said present or absent}; a machine takes nobody's place."""
     found: dict[str, int] = {}
-    for row in store.judgements(("human", "machine")):
+    for row in store.judgements(("human",)):
         if row.task == "binary" and row.value in ("present", "absent"):
             found[row.images[0]] = found.get(row.images[0], 0) + 1
     return found

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from hfi.errors import HFIError
 from hfi.feedback.judgements import Judgement
-from hfi.feedback.tables import RANKED
+from hfi.feedback.tables import PURPOSES, RANKED
 
-FIELDS = ("image", "images", "annotator", "kind", "label", "ranking", "excluded", "seconds", "guideline", "created")
+FIELDS = ("image", "images", "annotator", "kind", "label", "ranking", "excluded", "seconds", "guideline", "created", "purpose")
+AGGREGATES = ("aggregate", "aggregate_probability", "aggregate_judgements", "aggregate_method")  # on export; ignored on import
 SYNONYMS = {"yes": "present", "true": "present", "1": "present", "no": "absent", "false": "absent", "0": "absent", "x": "skip"}
 MAX_LINE = 1 << 20  # bytes
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
@@ -29,6 +30,8 @@ def to_row(judgement: Judgement) -> dict:
     for name in ("seconds", "guideline", "created"):
         if (value := getattr(judgement, name)) is not None:
             row[name] = value
+    if judgement.purpose != "work":
+        row["purpose"] = judgement.purpose
     return row
 
 
@@ -36,9 +39,9 @@ def from_row(row: object, annotator: str | None = None) -> Judgement:
     """A judgement from one row; raises ValueError "field: problem" when a value is missing, unknown or of another type."""
     if not isinstance(row, dict):
         raise ValueError("row: is no JSON object with named fields")
-    if unknown := [key for key in row if key not in FIELDS]:
+    if unknown := [key for key in row if key not in FIELDS and key not in AGGREGATES]:
         raise ValueError(f"{unknown[0]!s:.40}: no such field (known are {', '.join(FIELDS)})")
-    row = {key: value for key, value in row.items() if value is not None and value != ""}
+    row = {key: value for key, value in row.items() if value is not None and value != "" and key in FIELDS}
     ranking, excluded = _names(row, "ranking"), _names(row, "excluded")
     if "image" in row and ("images" in row or ranking or excluded):
         raise ValueError("image: a row has either an image and a label, or images and a ranking")
@@ -64,7 +67,10 @@ def from_row(row: object, annotator: str | None = None) -> Judgement:
         seconds=None if seconds is None else float(seconds),
         guideline=guideline,
         created=_time(_word(row, "created")) if "created" in row else None,
+        purpose=_word(row, "purpose") if "purpose" in row else "work",
     )
+    if judgement.purpose not in PURPOSES:
+        raise ValueError(f"purpose: {judgement.purpose!r:.40} is none of {', '.join(PURPOSES)}")
     if not judgement.annotator:
         raise ValueError("annotator: missing (name one in the row, or for the whole file)")
     if problem := judgement.check():
@@ -72,21 +78,9 @@ def from_row(row: object, annotator: str | None = None) -> Judgement:
     return judgement
 
 
-def file_kind(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        return "jsonl"
-    if suffix == ".csv":
-        return "csv"
-    raise HFIError(f"unknown kind of file {suffix or '(no suffix)'!r}", file=path, remedy="use a name that ends in .jsonl or .csv")
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, object]]:
-    """(line, row) pairs of a file, one at a time."""
-    kind = file_kind(path)
-    if not path.is_file():
-        raise HFIError("no such file", file=path, remedy="give a .jsonl or .csv file of judgements")
-    return (_csv_rows if kind == "csv" else _jsonl_rows)(path)
+def read_rows(path: Path, kind: str) -> Iterator[tuple[str, object]]:
+    """(place, row) pairs of a "jsonl" or "csv" file, one at a time; the place is what an error names: "line 7"."""
+    return _judgement_cells(path) if kind == "csv" else plain_jsonl(path)
 
 
 def count_lines(path: Path) -> int:
@@ -106,58 +100,67 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             while line := stream.readline(MAX_LINE + 1):
                 number += 1
                 if len(line) > MAX_LINE:
-                    raise bad_row(path, number, "line", f"longer than {MAX_LINE:,} bytes", "give one judgement per line")
+                    raise bad_row(path, f"line {number}", "line", f"longer than {MAX_LINE:,} bytes", "give one judgement per line")
                 try:
                     words = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
-                    raise bad_row(path, number, "encoding", f"byte {error.start + 1} is not UTF-8", "save the file as UTF-8") from None
+                    problem = f"byte {error.start + 1} is not UTF-8"
+                    raise bad_row(path, f"line {number}", "encoding", problem, "save the file as UTF-8") from None
                 if "\0" in words:
-                    raise bad_row(path, number, "encoding", "holds a NUL byte", "save the file as UTF-8 text")
+                    raise bad_row(path, f"line {number}", "encoding", "holds a NUL byte", "save the file as UTF-8 text")
                 yield number, words
     except OSError as error:
         raise HFIError(f"cannot be read ({error.strerror})", file=path, remedy="check the file and its permissions") from error
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, object]]:
+def plain_jsonl(path: Path) -> Iterator[tuple[str, object]]:
+    """(place, value) of every line of a JSONL file, whatever it holds."""
     decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_no_twins)
     for number, line in _lines(path):
         if not line.strip():
             continue
+        place = f"line {number}"
         try:
-            yield number, decoder.decode(line)
+            yield place, decoder.decode(line)
         except json.JSONDecodeError as error:
-            raise bad_row(path, number, "row", f"not JSON ({error.msg}, column {error.colno})", "write one JSON object per line") from None
+            raise bad_row(path, place, "row", f"not JSON ({error.msg}, column {error.colno})", "write one JSON object per line") from None
         except (ValueError, RecursionError) as error:
-            raise bad_row(path, number, "row", str(error)[:80], "write one flat JSON object per line") from None
+            raise bad_row(path, place, "row", str(error)[:80], "write one flat JSON object per line") from None
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, object]]:
+def plain_csv(path: Path, known: tuple[str, ...] | None = None) -> Iterator[tuple[str, dict[str, str]]]:
+    """(place, {column: cell}) of every row of a CSV file with a header.
+
+    Args:
+        known: the columns that there may be; None: any.
+    """
     reader = csv.reader((line for _, line in _lines(path)), strict=True)
     header: list[str] | None = None
     try:
         for cells in reader:
             if not cells:
                 continue
+            place = f"line {reader.line_num}"
             if header is None:
                 header = [cell.strip() for cell in cells]
-                if len(set(header)) != len(header) or any(name not in FIELDS for name in header):
-                    wrong = next((name for name in header if name not in FIELDS), header[0])
-                    raise bad_row(
-                        path,
-                        reader.line_num,
-                        f"column {wrong!r:.40}",
-                        "no such column, or it is there twice",
-                        f"use some of {', '.join(FIELDS)}",
-                    )
+                wrong = [name for i, name in enumerate(header) if (known and name not in known) or name in header[:i]]
+                if wrong:
+                    remedy = f"use some of {', '.join(known[: len(FIELDS)])}" if known else "give each column a name of its own"
+                    raise bad_row(path, place, f"column {wrong[0]!r:.40}", "no such column, or it is there twice", remedy)
                 continue
             if len(cells) != len(header):
-                raise bad_row(path, reader.line_num, "row", f"has {len(cells)} cells, the header has {len(header)}", "mend the row")
-            yield reader.line_num, _from_cells(dict(zip(header, map(restored, cells), strict=True)), path, reader.line_num)
+                raise bad_row(path, place, "row", f"has {len(cells)} cells, the header has {len(header)}", "mend the row")
+            yield place, dict(zip(header, map(restored, cells), strict=True))
     except csv.Error as error:
-        raise bad_row(path, reader.line_num, "row", f"not CSV ({error})", "save it as plain CSV with commas") from None
+        raise bad_row(path, f"line {reader.line_num}", "row", f"not CSV ({error})", "save it as plain CSV with commas") from None
 
 
-def _from_cells(row: dict, path: Path, line: int) -> dict:
+def _judgement_cells(path: Path) -> Iterator[tuple[str, object]]:
+    for place, row in plain_csv(path, (*FIELDS, *AGGREGATES)):
+        yield place, _from_cells(row, path, place)
+
+
+def _from_cells(row: dict, path: Path, place: str) -> dict:
     """CSV cells as the types that JSON would have given."""
     row = {key: cell for key, cell in row.items() if cell != ""}
     for key, kind in (("seconds", float), ("guideline", int)):
@@ -165,7 +168,7 @@ def _from_cells(row: dict, path: Path, line: int) -> dict:
             try:
                 row[key] = kind(row[key])
             except ValueError:
-                raise bad_row(path, line, key, f"{row[key]!r:.40} is not a number") from None
+                raise bad_row(path, place, key, f"{row[key]!r:.40} is not a number") from None
     for key in ("images", "ranking", "excluded"):
         if key in row:
             row[key] = row[key].split()
@@ -183,8 +186,9 @@ def restored(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and cell[1:].startswith((*FORMULA, "'")) else cell
 
 
-def bad_row(path: Path, line: int, field: str, problem: str, remedy: str = "mend the row; nothing was imported") -> HFIError:
-    return HFIError(problem, file=path, field=f"line {line}, {field}", remedy=remedy)
+def bad_row(path: Path, place: str, field: str, problem: str, remedy: str = "mend the row; nothing was imported") -> HFIError:
+    """The error for one row; `place` is where it stands, e.g. "line 7"."""
+    return HFIError(problem, file=path, field=f"{place}, {field}", remedy=remedy)
 
 
 def _no_constant(name: str) -> None:

@@ -1,6 +1,7 @@
-"""The feedback store: one SQLite file that several processes may write to, and in which no judgement is ever lost.
+"""The feedback store: one database that several processes may write to, and in which no judgement is ever lost.
 
-Every `record` is one transaction, on disk before it returns (WAL with synchronous=FULL): kill -9 costs nothing.
+STUDY/feedback.sqlite, or PostgreSQL by HFI_DATABASE_URL. Every `record` is one transaction, on disk before it returns (SQLite: WAL
+with synchronous=FULL): kill -9 costs nothing.
 """
 
 from __future__ import annotations
@@ -8,45 +9,79 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, event, insert, select, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Connection, insert, select, text
 
 from hfi.errors import HFIError, disk_errors
-from hfi.feedback import tables
+from hfi.feedback import database, tables
+from hfi.feedback.database import newest_judgement as newest_judgement
 from hfi.feedback.judgements import Judgement, now
-from hfi.feedback.tables import CURRENT
+from hfi.feedback.tables import CURRENT, LABEL_ROUND
+from hfi.generation.brought import FOLDER as PICTURES
+from hfi.generation.brought import brought
 from hfi.workspace import Workspace
 
-BUSY_SECONDS = 30
+BUSY_SECONDS = database.BUSY_SECONDS
 IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ROUND = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class Guideline:
+    """The words that annotators judge by."""
+
+    version: int
+    text: str  # Markdown
+    created: str
 
 
 class Store:
-    """The judgements of one study. Use as a context manager, or call `close`."""
+    """The judgements of one study. Use as a context manager, or call `close`. Safe to share between threads."""
 
     def __init__(self, path: str | Path, name: str = "study", concept: str = "", create: bool = True):
-        """Open the store; with `create` make it when it is not there. Raises HFIError when the file is something else."""
-        self.path = Path(path)
-        if not create and not self.path.exists():
-            raise HFIError("there are no judgements yet", file=self.path, remedy="run 'hfi label' on the study first")
-        with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        settings = {"timeout": BUSY_SECONDS, "check_same_thread": False}
-        self.engine = create_engine(f"sqlite:///{self.path}", poolclass=QueuePool, connect_args=settings)
-        event.listen(self.engine, "connect", _prepare)
-        event.listen(self.engine, "begin", _begin)
-        with self.writing() as connection:
-            _check_or_create(connection, self.path, name, concept)
+        """Open the store at a path or database URL; with `create` make it when it is not there.
+
+        Raises HFIError when something else lies there. `path` is then what messages call it (no password in it).
+        """
+        where = path if isinstance(path, str) and "://" in path else Path(path)
+        self.path = database.name_of(where)
+        if isinstance(self.path, Path):
+            if not create and not self.path.exists():
+                raise HFIError("there are no judgements yet", file=self.path, remedy="run 'hfi label' on the study first")
+            with disk_errors(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.engine = database.open_engine(where, BUSY_SECONDS, tables.APPLICATION_ID)
+        self._turn = threading.Lock()  # threads of one process queue up here, for SQLite's own waiting is by naps of up to 0.1 s
+        first = {"name": name, "concept": concept, "created": now()}
+        try:
+            with self.plain_errors():
+                database.prepare_store(self.engine, self.path, create, lambda connection: connection.execute(insert(tables.study), first))
+            if not isinstance(where, Path):
+                self._same_study(name, concept)
+        except BaseException:
+            self.close()
+            raise
+
+    def _same_study(self, name: str, concept: str) -> None:
+        """A URL from the environment may have been meant for another study."""
+        with self.reading() as connection:
+            known = connection.execute(select(tables.study.c.name, tables.study.c.concept)).first()
+        if known is not None and tuple(known) != (name, concept):
+            raise HFIError(
+                f"holds the judgements of another study ({known.name!r}, concept {known.concept!r})",
+                file=self.path,
+                field=database.URL_VARIABLE,
+                remedy="give each study a database of its own, or unset the variable",
+            )
 
     @classmethod
     def of(cls, study: Workspace, create: bool = True) -> Store:
         """The store of a study, knowing every picture that the study has drawn."""
-        store = cls(study.store_path, study.config.name, study.config.concept.name, create)
+        store = cls(database.place(study), study.config.name, study.config.concept.name, create)
         store.add_images(drawn_images(study))
         return store
 
@@ -61,8 +96,8 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One write transaction (BEGIN IMMEDIATE): committed and on disk at the end, undone when an error passes through."""
-        with self.plain_errors(), self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+        """One write transaction, the only one at its time: on disk at the end, undone when an error passes through."""
+        with self._turn, self.plain_errors(), self.engine.connect().execution_options(writes=True) as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
@@ -71,58 +106,65 @@ class Store:
         with self.plain_errors(), self.engine.connect() as connection:
             yield connection
 
-    @contextlib.contextmanager
-    def plain_errors(self) -> Iterator[None]:
-        """What SQLite refuses, as one line for people."""
-        try:
-            yield
-        except DBAPIError as error:
-            problem, remedy = str(error.orig), ""
-            if "locked" in problem:
-                problem, remedy = f"busy for over {BUSY_SECONDS:g} s", "another process is writing to it; try again when that is done"
-            elif "full" in problem:
-                problem, remedy = "the disk is full", "free some space and run the same command again; recorded judgements are safe"
-            elif "readonly" in problem or "unable to open" in problem:
-                problem, remedy = "this place cannot be written to", "choose another study folder or change its permissions"
-            elif "malformed" in problem or "not a database" in problem or "disk I/O" in problem:
-                problem, remedy = (
-                    f"not a whole feedback store ({problem})",
-                    "restore a copy, or import label/judgements.jsonl into a fresh one",
-                )
-            raise HFIError(problem, file=self.path, remedy=remedy) from error
+    def plain_errors(self) -> contextlib.AbstractContextManager[None]:
+        """What the database refuses, as one line for people."""
+        return database.plain_errors(self.path, BUSY_SECONDS)
 
     # --- what is judged, by whom, by which words -------------------------------------------------------------------------
 
-    def add_images(self, images: Iterable[tuple[str, str]]) -> None:
+    def add_images(self, images: Iterable[tuple[str, str]], round: str = LABEL_ROUND) -> None:
         """Make pictures known, as (id, file relative to the study); ones that are known already are left alone."""
-        rows = [{"id": name, "file": file, "added": now()} for name, file in images]
+        rows = [{"id": name, "file": file, "added": now(), "round": round} for name, file in images]
         for row in rows:
             if not IMAGE_ID.fullmatch(row["id"]):
                 raise HFIError(
                     f"{row['id']!r} cannot be an image id", file=row["file"], remedy="use letters, digits, '.', '_' and '-', at most 64"
                 )
+        if not ROUND.fullmatch(round):
+            raise HFIError(f"{round!r:.60} cannot name a round", file=self.path, remedy="use a-z, 0-9 and '-', at most 32 of them")
         if not rows:
             return
         with self.reading() as connection:
             known = set(connection.scalars(select(tables.image.c.id)))
         if fresh := [row for row in rows if row["id"] not in known]:
             with self.writing() as connection:
-                connection.execute(insert(tables.image).prefix_with("OR IGNORE"), fresh)
+                database.insert_missing(connection, tables.image, fresh)
 
-    def images(self) -> set[str]:
-        """Ids of all pictures that can be judged."""
+    def images(self, round: str = LABEL_ROUND) -> set[str]:
+        """Ids of all pictures that can be judged in a round."""
         with self.reading() as connection:
-            return set(connection.scalars(select(tables.image.c.id)))
+            return set(connection.scalars(select(tables.image.c.id).where(tables.image.c.round == round)))
 
-    def add_guideline(self, words: str) -> int:
-        """The version of the guideline with these words; a new version when they differ from the latest."""
+    def image_file(self, name: str) -> str | None:
+        """A picture's file, relative to the study's folder; None when no picture has that id."""
+        with self.reading() as connection:
+            return connection.scalar(select(tables.image.c.file).where(tables.image.c.id == name))
+
+    def rounds(self) -> list[str]:
+        """The rounds that have pictures: "label" and human evaluations."""
+        with self.reading() as connection:
+            return list(connection.scalars(select(tables.image.c.round).distinct().order_by(tables.image.c.round)))
+
+    def add_guideline(self, words: str, round: str = LABEL_ROUND) -> int:
+        """The version of the guideline with these words; a new version when they differ from the round's latest."""
         with self.writing() as connection:
-            latest = connection.execute(text("SELECT version, text FROM guideline ORDER BY version DESC LIMIT 1")).first()
+            columns = tables.guideline.c
+            query = select(columns.version, columns.text).where(columns.round == round).order_by(columns.version.desc()).limit(1)
+            latest = connection.execute(query).first()
             if latest is not None and latest.text == words:
                 return latest.version
-            version = 1 if latest is None else latest.version + 1
-            connection.execute(insert(tables.guideline), {"version": version, "text": words, "created": now()})
+            version = 1 + (connection.scalar(text("SELECT max(version) FROM guideline")) or 0)
+            connection.execute(insert(tables.guideline), {"version": version, "text": words, "created": now(), "round": round})
             return version
+
+    def guideline(self, version: int | None = None, round: str = LABEL_ROUND) -> Guideline | None:
+        """A version of the guideline, or a round's latest; None when there is none."""
+        columns = tables.guideline.c
+        query = select(columns.version, columns.text, columns.created).order_by(columns.version.desc()).limit(1)
+        query = query.where(columns.round == round) if version is None else query.where(columns.version == version)
+        with self.reading() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else Guideline(*row)
 
     def add_annotator(self, pseudonym: str, kind: str = "human") -> None:
         """Make an annotator known; raises HFIError when that pseudonym is taken by another kind."""
@@ -145,8 +187,7 @@ class Store:
                 }
                 for names in tasks
             ]
-            if rows:
-                connection.execute(insert(tables.assignment).prefix_with("OR IGNORE"), rows)
+            database.insert_missing(connection, tables.assignment, rows)
 
     def open_assignments(self, pseudonym: str) -> list[tuple[str, ...]]:
         """What the annotator was asked and has not judged yet, oldest first; each a tuple of image ids in the order to show."""
@@ -169,7 +210,7 @@ class Store:
             return 0
         with self.writing() as connection:
             numbers = annotator_ids(connection, {j.annotator: j.kind for j in judgements}, self.path, judgements)
-            version = latest_guideline(connection)
+            versions = {name: latest_guideline(connection, name) for name in {judgement.round for judgement in judgements}}
             names = {name for judgement in judgements for name in judgement.images}
             if unknown := names - _known(connection, names):
                 raise HFIError(
@@ -178,46 +219,49 @@ class Store:
                     field="judgement image",
                     remedy="judge pictures that this study has drawn",
                 )
-            connection.execute(insert(tables.judgement), [_row(j, numbers[j.annotator], version) for j in judgements])
+            connection.execute(insert(tables.judgement), [_row(j, numbers[j.annotator], versions[j.round]) for j in judgements])
         return len(judgements)
 
-    def judgements(self, kinds: Iterable[str] = tables.KINDS, history: bool = False) -> Iterator[Judgement]:
+    def judgements(
+        self, kinds: Iterable[str] = tables.KINDS, history: bool = False, round: str | None = LABEL_ROUND
+    ) -> Iterator[Judgement]:
         """Judgements in a fixed order (task, target, annotator), streamed.
 
         Args:
             kinds: whose; any of human, simulated, machine.
-            history: also those that a later judgement supersedes.
+            history: also those that were undone or that a later judgement supersedes, and the undo rows ("withdrawn") themselves.
+            round: "label", an evaluation round, or None for all of them.
         """
-        everything = CURRENT.split("WHERE")[0] + "WHERE 1" if history else CURRENT
-        chosen = ", ".join(f"'{kind}'" for kind in kinds if kind in tables.KINDS)
-        query = text(f"{everything} AND a.kind IN ({chosen}) ORDER BY j.task, j.target, a.pseudonym, j.id")
+        query = text(f"{_chosen(kinds, round, history)} ORDER BY j.task, j.target, a.pseudonym, j.id")
         with self.reading() as connection:
-            for row in connection.execution_options(yield_per=5000).execute(query):
+            for row in connection.execution_options(yield_per=5000).execute(query, {"round": round} if round else {}):
                 yield _judgement(row)
 
-    def counts(self, kinds: Iterable[str] = tables.KINDS) -> dict:
-        """{"judgements", "judged" pictures, "images", "annotators": {kind: n}}; superseded judgements do not count."""
-        chosen = ", ".join(f"'{kind}'" for kind in kinds)
-        current = f"({CURRENT} AND a.kind IN ({chosen}))"
-        annotators = f"SELECT kind, count(*) FROM (SELECT DISTINCT kind, annotator FROM {current}) GROUP BY kind"
+    def counts(self, kinds: Iterable[str] = tables.KINDS, round: str | None = LABEL_ROUND) -> dict:
+        """{"judgements", "judged" pictures, "images", "annotators": {kind: n}}; superseded and undone judgements do not count."""
+        current = f"({_chosen(kinds, round)}) AS counting"
+        annotators = f"SELECT kind, count(*) FROM (SELECT DISTINCT kind, annotator FROM {current}) AS who GROUP BY kind"
+        binary = f"SELECT DISTINCT target FROM {current} WHERE task = 'binary' AND value != 'skip'"
+        where = {"round": round} if round else {}
         with self.reading() as connection:
-            judged = set(connection.scalars(text(f"SELECT DISTINCT target FROM {current} WHERE task = 'binary' AND value != 'skip'")))
-            for target in connection.scalars(text(f"SELECT DISTINCT target FROM {current} WHERE value = 'ranked'")):
+            judged = set(connection.scalars(text(binary), where))
+            for target in connection.scalars(text(f"SELECT DISTINCT target FROM {current} WHERE value = 'ranked'"), where):
                 judged.update(target.split())
+            images = "SELECT count(*) FROM image" + (" WHERE round = :round" if round else "")
             return {
-                "judgements": connection.scalar(text(f"SELECT count(*) FROM {current}")),
+                "judgements": connection.scalar(text(f"SELECT count(*) FROM {current}"), where),
                 "judged": len(judged),
-                "images": connection.scalar(text("SELECT count(*) FROM image")),
-                "annotators": {kind: number for kind, number in connection.execute(text(annotators))},  # noqa: C416 - rows
+                "images": connection.scalar(text(images), where),
+                "annotators": {kind: number for kind, number in connection.execute(text(annotators), where)},  # noqa: C416 - rows
             }
 
-    def label_counts(self) -> dict[str, dict[str, int]]:
-        """Current binary judgements: {image id: {"present": n, "absent": n}}."""
+    def label_counts(self, round: str = LABEL_ROUND, kinds: Iterable[str] = tables.KINDS) -> dict[str, dict[str, int]]:
+        """Current binary judgements of these kinds of annotators: {image id: {"present": n, "absent": n}}."""
         found: dict[str, dict[str, int]] = {}
-        query = text(f"""SELECT target, value, count(*) FROM ({CURRENT})
+        query = text(f"""SELECT target, value, count(*) FROM ({_chosen(kinds, round)}) AS counting
                          WHERE task = 'binary' AND value IN ('present', 'absent') GROUP BY 1, 2""")
         with self.reading() as connection:
-            for target, value, number in connection.execute(query):
+            for target, value, number in connection.execute(query, {"round": round}):
                 found.setdefault(target, {"present": 0, "absent": 0})[value] = number
         return found
 
@@ -227,27 +271,15 @@ class Store:
             return connection.scalar(text("SELECT coalesce(max(id), 0) FROM judgement"))
 
 
-def newest_judgement(path: Path) -> int | None:
-    """The number of a store's newest judgement, read without leaving a trace in its folder; None when it is no store.
-
-    A store that nobody writes to is opened as immutable, for SQLite would else put its WAL files beside it.
-    """
-    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as connection:
-            return connection.execute("SELECT coalesce(max(id), 0) FROM judgement").fetchone()[0]
-    except sqlite3.DatabaseError:
-        return None
-
-
 def drawn_images(study: Workspace) -> list[tuple[str, str]]:
-    """(id, file relative to the study) of the pictures of stage 1; empty when it is not done. Reads no tensors."""
+    """(id, file relative to the study) of the pictures that people brought and of those that stage 1 drew. Reads no tensors."""
+    own = {row["id"]: f"{PICTURES}/{row['file']}" for row in brought(study)}
     path = study.path("generate", "images.jsonl")
     if not study.path("generate", "manifest.json").exists():
-        return []
+        return list(own.items())
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return [(row["id"], f"generate/{row['file']}") for row in rows]
+        return list(({row["id"]: f"generate/{row['file']}" for row in rows} | own).items())
     except (OSError, ValueError, KeyError, TypeError):
         raise HFIError("half-written or damaged", file=path, remedy="delete the folder and run 'hfi generate' again") from None
 
@@ -281,12 +313,20 @@ def annotator_ids(connection: Connection, kinds: Mapping[str, str], file: Path, 
     return found
 
 
-def latest_guideline(connection: Connection) -> int:
-    """The newest guideline's version; an empty first one is made when there is none."""
-    version = connection.scalar(text("SELECT max(version) FROM guideline"))
+def latest_guideline(connection: Connection, round: str = LABEL_ROUND) -> int:
+    """The newest version of a round's guideline; an empty one is made when there is none."""
+    version = connection.scalar(text("SELECT max(version) FROM guideline WHERE round = :round"), {"round": round})
     if version is None:
-        connection.execute(insert(tables.guideline), {"version": 1, "text": "", "created": now()})
-    return version or 1
+        version = 1 + (connection.scalar(text("SELECT max(version) FROM guideline")) or 0)
+        connection.execute(insert(tables.guideline), {"version": version, "text": "", "created": now(), "round": round})
+    return version
+
+
+def _chosen(kinds: Iterable[str], round: str | None, history: bool = False) -> str:
+    """The judgements of these kinds of annotators in a round (a parameter), as SQL."""
+    everything = CURRENT.split("WHERE")[0] + "WHERE 1 = 1" if history else CURRENT
+    chosen = ", ".join(f"'{kind}'" for kind in kinds if kind in tables.KINDS) or "''"
+    return f"{everything} AND a.kind IN ({chosen})" + (" AND j.round = :round" if round else "")
 
 
 def _known(connection: Connection, names: Iterable[str]) -> set[str]:
@@ -309,6 +349,8 @@ def _row(judgement: Judgement, annotator: int, version: int) -> dict:
         "excluded": json.dumps(sorted(judgement.excluded)) if ranked else None,
         "seconds": judgement.seconds,
         "created": judgement.created or now(),
+        "round": judgement.round,
+        "purpose": judgement.purpose,
     }
 
 
@@ -323,43 +365,6 @@ def _judgement(row) -> Judgement:
         seconds=row.seconds,
         guideline=row.guideline,
         created=row.created,
+        round=row.round,
+        purpose=row.purpose,
     )
-
-
-def _prepare(connection: sqlite3.Connection, _) -> None:
-    """Settings of every connection; the transaction is ours to begin (BEGIN IMMEDIATE), not the driver's."""
-    connection.isolation_level = None
-    for pragma in (f"busy_timeout = {int(BUSY_SECONDS * 1000)}", "foreign_keys = ON", "recursive_triggers = ON", "synchronous = FULL"):
-        connection.execute(f"PRAGMA {pragma}")
-    # a foreign file is told apart before anything is written to it
-    if connection.execute("PRAGMA application_id").fetchone()[0] == tables.APPLICATION_ID or not _has_tables(connection):
-        connection.execute("PRAGMA journal_mode = WAL")
-
-
-def _has_tables(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
-
-
-def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def _check_or_create(connection: Connection, path: Path, name: str, concept: str) -> None:
-    application, version = (connection.exec_driver_sql(f"PRAGMA {pragma}").scalar() for pragma in ("application_id", "user_version"))
-    if application == tables.APPLICATION_ID:
-        if version != tables.SCHEMA_VERSION:
-            raise HFIError(
-                f"written by another version of hfi (layout {version}, this one reads {tables.SCHEMA_VERSION})",
-                file=path,
-                remedy="export the judgements with that version and import them here",
-            )
-        return
-    if connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar():
-        raise HFIError("an SQLite file, but not a feedback store", file=path, remedy="move it away and run the command again")
-    tables.metadata.create_all(connection)
-    for trigger in tables.TRIGGERS:
-        connection.exec_driver_sql(trigger)
-    connection.execute(insert(tables.study), {"name": name, "concept": concept, "created": now()})
-    connection.exec_driver_sql(f"PRAGMA application_id = {tables.APPLICATION_ID}")
-    connection.exec_driver_sql(f"PRAGMA user_version = {tables.SCHEMA_VERSION}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import feedback_prompts, load_vocabulary
-from hfi.diffusion.sampling import decode, sample_latents, to_pil
+from hfi.diffusion.sampling import decode, encode_images, sample_latents, to_pil
 from hfi.diffusion.text import encode_prompts
 from hfi.errors import HFIError
+from hfi.generation.brought import FOLDER as BROUGHT
+from hfi.generation.brought import brought
 from hfi.progress import bar
 from hfi.seeds import derive
 from hfi.workspace import Workspace, digest, read_tensors, write_bytes, write_tensors
@@ -29,7 +31,7 @@ class FeedbackImage:
     prompt: str
     seed: int
     index: int
-    purpose: str  # concept or benign: what the prompt asked for, not what people saw
+    purpose: str  # concept or benign: what the prompt asked for, not what people saw; brought: nobody asked this model for it
     object: str | None = None
     style: str | None = None
     model: str = ""
@@ -85,6 +87,9 @@ def plan(model_hash: str, study: Workspace) -> list[FeedbackImage]:
 def generate(model: Model, study: Workspace) -> Generated:
     """Draw the feedback pictures; resumes at the first batch that is not whole.
 
+    Where people brought pictures (STUDY/pictures), those are taken instead: cut to the model's size, their latents from its
+    autoencoder. Then only the benign share is drawn beside them.
+
     Args:
         model: the original model.
         study: settings in `study.config.generate`.
@@ -92,21 +97,31 @@ def generate(model: Model, study: Workspace) -> Generated:
     if study.is_done("generate"):
         return Generated.load(study)
     config = study.config.generate
-    images = plan(model.hash, study)
+    own = take_brought(study)
+    drawn = plan(model.hash, study)
+    if own:
+        drawn = [image for image in drawn if image.purpose == "benign"]
+    images = [replace(image, index=index) for index, image in enumerate([*own, *drawn])]
     with study.stage("generate") as run, bar() as progress:
-        task = progress.add_task("Drawing pictures to judge", total=len(images), note="")
+        words = "Encoding pictures that were brought" if own else "Drawing pictures to judge"
+        task = progress.add_task(words, total=len(images), note="")
         c_0 = encode_prompts(model, [""])
-        for start in range(0, len(images), config.batch_size):
-            batch = images[start : start + config.batch_size]
+        starts = [*range(0, len(own), config.batch_size), *range(len(own), len(images), config.batch_size)]
+        for start, end in zip(starts, [*starts[1:], len(images)], strict=True):
+            batch = images[start:end]
             part = run.path("parts", f"{start:06d}.safetensors")
-            if not part.exists():
+            if not part.exists() and start < len(own):
+                z_0 = encode_brought(model, study, batch, run.folder)
+                write_tensors(part, {"latents": z_0})
+                run.checkpoint()
+            elif not part.exists():
                 c = encode_prompts(model, [image.prompt for image in batch])
                 z_0 = sample_latents(model, c, c_0, [image.seed for image in batch], config.steps, config.guidance_scale)
                 for image, picture in zip(batch, to_pil(decode(model, z_0)), strict=True):
                     save_picture(picture, run.path(image.file))
                 write_tensors(part, {"latents": z_0})  # last: a batch with its latents is whole
                 run.checkpoint()
-            progress.update(task, completed=min(start + config.batch_size, len(images)))
+            progress.update(task, completed=end)
         parts = sorted(run.path("parts").glob("*.safetensors"))
         write_tensors(run.path("latents.safetensors"), {"latents": torch.cat([read_tensors(part)["latents"] for part in parts])})
         write_bytes(run.path("images.jsonl"), "".join(json.dumps(asdict(image)) + "\n" for image in images).encode())
@@ -114,9 +129,33 @@ def generate(model: Model, study: Workspace) -> Generated:
             part.unlink()
         run.path("parts").rmdir()
         run.facts.update(
-            images=len(images), concept_prompts=sum(image.purpose == "concept" for image in images), model=model.name, model_hash=model.hash
+            images=len(images),
+            concept_prompts=sum(image.purpose == "concept" for image in images),
+            **({"brought": len(own)} if own else {}),
+            model=model.name,
+            model_hash=model.hash,
         )
     return Generated.load(study)
+
+
+def take_brought(study: Workspace) -> list[FeedbackImage]:
+    """The pictures that people brought, as pictures of this stage; their prompts are as far as known, "" otherwise."""
+    return [FeedbackImage(row["id"], f"images/{row['id']}.png", row["prompt"], 0, i, "brought") for i, row in enumerate(brought(study))]
+
+
+def encode_brought(model: Model, study: Workspace, images: list[FeedbackImage], folder: Path) -> Tensor:
+    """Latents (B, C, h, w) of brought pictures; the middle square, at the model's size, is also written to the stage's folder."""
+    from PIL import Image, ImageOps
+
+    from hfi.perception.pictures import open_picture, to_tensor
+
+    height, width = (side * 2 ** (len(model.vae.config.block_out_channels) - 1) for side in model.latent_shape[1:])
+    pictures = []
+    for image in images:
+        picture = open_picture(study.path(BROUGHT, image.file))
+        pictures.append(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
+        save_picture(pictures[-1], folder / image.file)
+    return encode_images(model, to_tensor(pictures)).cpu()
 
 
 def save_picture(picture, path: Path) -> None:

@@ -11,6 +11,7 @@ from hfi.errors import HFIError
 from hfi.report.figures import Curve, calibration_chart, line_chart
 from hfi.workspace import STAGES, Workspace, read_json
 
+KINDS = {"human": ("person", "people"), "machine": ("machine", "machines"), "simulated": ("simulated annotator", "simulated annotators")}
 AGAIN = "delete the stage's folder and run 'hfi run' on the study again"
 
 
@@ -53,6 +54,18 @@ def manifests(study: Workspace, stages: Sequence[str] = STAGES[:-1]) -> dict[str
 def simulated_annotators(found: dict[str, dict]) -> bool:
     """Whether any judgement came from a simulated annotator."""
     return bool(found.get("label", {}).get("facts", {}).get("simulated"))
+
+
+def who(counts: dict[str, int]) -> str:
+    """{kind of annotator: how many} in words: "2 people and 1 machine"; "nobody on record" where there is none."""
+    words = [f"{counts[kind]} {names[counts[kind] != 1]}" for kind, names in KINDS.items() if counts.get(kind)]
+    return " and ".join(words) or "nobody on record"
+
+
+def judged_by(found: dict[str, dict]) -> str:
+    """Who gave the feedback, by the label stage's manifest."""
+    counts = found.get("label", {}).get("facts", {}).get("annotators")
+    return who(counts if isinstance(counts, dict) else {})
 
 
 def inversion_chart(study: Workspace):

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from hfi.evaluation import human
 from hfi.report import gather, words
 from hfi.report.figures import Curve, Rate, Row, interval, line_chart, percent, rate_chart
+from hfi.report.human import human_section
 from hfi.report.numbers import CONCEPT_SETS, KEPT_SETS, Numbers, read_numbers
 from hfi.report.pairs import before_after_picture, read_pairs, set_names, show_pairs, show_singles
 from hfi.report.pictures import sheet
@@ -40,7 +42,8 @@ def report(evaluated: Evaluated, study: Workspace) -> Path:
     may lack (rankings, a floor, drift) are left out of the page.
     """
     page, numbers = study.path("report.html"), study.path("metrics.json")
-    if study.is_done("report") and page.exists():
+    answers = human.state(study)  # people may have rated since
+    if study.is_done("report") and page.exists() and study.manifest("report")["facts"].get("human", {}) == answers:
         if not numbers.exists():
             finish_metrics(study, evaluated.folder)
         return page
@@ -48,7 +51,7 @@ def report(evaluated: Evaluated, study: Workspace) -> Path:
         if read_pairs(evaluated.folder)[0]:
             before_after_picture(study, run.path("summary.png"), blur=True)
         write_bytes(page, render(study, evaluated.folder, lambda: run.seconds).encode())
-        run.facts.update(page_sha256=file_hash(page), page_bytes=page.stat().st_size)
+        run.facts.update(page_sha256=file_hash(page), page_bytes=page.stat().st_size, human=answers)
     finish_metrics(study, evaluated.folder)
     return page
 
@@ -56,11 +59,13 @@ def report(evaluated: Evaluated, study: Workspace) -> Path:
 def finish_metrics(study: Workspace, folder: Path) -> None:
     """Write STUDY/metrics.json: evaluate's numbers, and the seconds and peak memory of all stages, this one too."""
     costs = gather.manifests(study, STAGES)
+    rated = {one.question: one.plain() for one in human.rates(study)}
     seconds = {stage: manifest["seconds"] for stage, manifest in costs.items()}
     write_json(
         study.path("metrics.json"),
         {
             **read_json(folder / "metrics.json"),
+            **({"human": rated} if rated else {}),
             "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
             "peak_memory_mib": {stage: manifest["peak_memory_mib"] for stage, manifest in costs.items()},
         },
@@ -82,6 +87,7 @@ def render(study: Workspace, folder: Path, seconds: Callable[[], float]) -> str:
         **_top(numbers, study, folder, metrics, found),
         **_pictures(study, folder, numbers),
         **_charts(numbers),
+        "human": human_section(human.rates(study)),
         **_curve(numbers),
         **_making(study, found),
         **_settings(study),
@@ -115,7 +121,6 @@ def _top(numbers: Numbers, study: Workspace, folder: Path, metrics: dict, found:
     checks = words.checks(numbers, config)
     state = words.overall(checks)
     simulated = gather.simulated_annotators(found)
-    feedback = "simulated annotators" if simulated else "people's judgements"
     judge = metrics.get("judge") or config.evaluate.judge
     return {
         "title": f"{config.name}: before and after erasing “{config.concept.name}”",
@@ -125,8 +130,8 @@ def _top(numbers: Numbers, study: Workspace, folder: Path, metrics: dict, found:
         "state_words": words.summary(state, checks),
         "verdict": words.verdict(numbers, config),
         "checks": checks,
-        "judged": f"What to erase was learned from {feedback}; before and after were judged by a network ({judge}), not by people: "
-        "its verdicts are simulated judgements.",
+        "judged": f"What to erase was learned from judgements by {gather.judged_by(found)}; before and after were judged by a network "
+        f"({judge}), not by people: its verdicts are simulated judgements.",
         "simulated": simulated or numbers.simulated,
         "simulated_annotators": simulated,
         "warnings": words.warnings(numbers, config),
@@ -239,7 +244,7 @@ def _making(study: Workspace, found: dict) -> dict:
         ("Generate", f"{facts['generate'].get('images', config.generate.images)} pictures by the original model", False)
         if "generate" in facts
         else None,
-        ("Label", _labelled(facts.get("label", {})), simulated),
+        ("Label", _labelled(facts.get("label", {}), gather.judged_by(found)), simulated),
         ("Reward", f"a small network on {config.reward.encoder} CLIP embeddings learned those judgements", False),
         (
             "Top-K",
@@ -267,14 +272,13 @@ def _making(study: Workspace, found: dict) -> dict:
     }
 
 
-def _labelled(facts: dict) -> str:
-    annotators, agreement = facts.get("annotators"), facts.get("agreement")
+def _labelled(facts: dict, by: str) -> str:
+    agreement = facts.get("agreement")
     words = [f"{facts[key]} {label}" for key, label in (("judgements", "judgements"), ("images_judged", "pictures")) if key in facts]
-    if isinstance(annotators, dict):
-        words.append("by " + ", ".join(f"{count} {kind}" for kind, count in annotators.items() if count) + " annotators")
+    words.append(f"by {by}")
     if isinstance(agreement, dict) and isinstance(agreement.get("binary"), (int, float)):
         words.append(f"agreement {agreement['binary']:.2f} ({agreement.get('measure', '')})")
-    return ", ".join(words) or "judgements of those pictures"
+    return ", ".join(words)
 
 
 def _list(value: object) -> str:

@@ -40,14 +40,7 @@ def all_settings(config: StudyConfig) -> list[SettingGroup]:
     groups = [SettingGroup("study", _first_line(StudyConfig), tuple(_setting(config, name, name) for name in top))]
     for name, field in StudyConfig.model_fields.items():
         if _is_section(field.annotation):
-            section = getattr(config, name)
-            groups.append(
-                SettingGroup(
-                    name,
-                    _first_line(field.annotation),
-                    tuple(_setting(section, leaf, f"{name}.{leaf}") for leaf in type(section).model_fields),
-                )
-            )
+            groups.append(SettingGroup(name, _first_line(field.annotation), tuple(_settings(getattr(config, name), name))))
     return groups
 
 
@@ -64,6 +57,15 @@ def source(description: str, fallback: str = "ours") -> str:
         if mark in description:
             return name
     return fallback
+
+
+def _settings(section: BaseModel, prefix: str) -> list[Setting]:
+    """A section's settings, those of sections within it among them."""
+    found = []
+    for leaf, field in type(section).model_fields.items():
+        name = f"{prefix}.{leaf}"
+        found += _settings(getattr(section, leaf), name) if _is_section(field.annotation) else [_setting(section, leaf, name)]
+    return found
 
 
 def _setting(section: BaseModel, leaf: str, name: str) -> Setting:

@@ -24,10 +24,11 @@ class Examples:
     """Judgements as tensors; rows are indices into the embeddings."""
 
     rows: Tensor  # (n,) long: judged pictures
-    y: Tensor  # (n,) share of "present"
-    votes: Tensor  # (n,) judgements per picture
+    y: Tensor  # (n,) soft labels, in [0, 1]
+    weight: Tensor  # (n,) what each picture counts, from 0 up
     pairs: Tensor  # (p, 2) long: (put first, put after)
     groups: Tensor  # (p,) long: the ranking that a pair comes from
+    pair_weight: Tensor  # (p,) what each pair counts, from 0 up
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.pairs)
@@ -48,20 +49,30 @@ def held_out_pictures(labels: Mapping[str, float], ranked: Iterable[str], share:
     return chosen
 
 
-def gather(index: Mapping[str, int], votes: Mapping[str, tuple[int, int]], orders: Sequence[tuple[str, ...]], keep: set[str]) -> Examples:
-    """The judgements that speak of pictures in `keep` only; a pair with one picture outside belongs to no part."""
-    names = [name for name in sorted(votes) if name in keep]
-    pairs, groups = [], []
-    for number, order in enumerate(orders):
-        for first, second in itertools.combinations([name for name in order if name in keep], 2):
-            pairs.append((index[first], index[second]))
-            groups.append(number)
+def gather(
+    index: Mapping[str, int], labels: Mapping[str, tuple[float, float]], orders: Sequence[tuple[tuple[str, ...], float]], keep: set[str]
+) -> Examples:
+    """The judgements that speak of pictures in `keep` only; a pair with one picture outside belongs to no part.
+
+    Args:
+        index: row of each picture in the embeddings.
+        labels: {picture: (soft label, weight)}; orders: (pictures, the concept strongest first; weight). Weight 0 teaches nothing
+            and is left out.
+    """
+    names = [name for name in sorted(labels) if name in keep and labels[name][1] > 0]
+    pairs, groups, counts = [], [], []
+    for number, (order, weight) in enumerate(orders):
+        found = list(itertools.combinations([index[name] for name in order if name in keep], 2)) if weight > 0 else []
+        pairs += found
+        groups += [number] * len(found)
+        counts += [weight] * len(found)
     return Examples(
         torch.tensor([index[name] for name in names], dtype=torch.long),
-        torch.tensor([votes[name][0] / votes[name][1] for name in names]),
-        torch.tensor([float(votes[name][1]) for name in names]),
+        torch.tensor([labels[name][0] for name in names], dtype=torch.float32),
+        torch.tensor([labels[name][1] for name in names], dtype=torch.float32),
         torch.tensor(pairs, dtype=torch.long).reshape(-1, 2),
         torch.tensor(groups, dtype=torch.long),
+        torch.tensor(counts, dtype=torch.float32),
     )
 
 
@@ -69,13 +80,13 @@ def loss(model: RewardModel, embeddings: Tensor, examples: Examples, ranking_siz
     """L_MSE + L_NLL over the examples there are; embeddings (N, D) of all pictures."""
     total = embeddings.new_zeros(())
     if len(examples.rows):
-        total = total + mse(model(embeddings[examples.rows]), examples.y, examples.votes)
+        total = total + mse(model(embeddings[examples.rows]), examples.y, examples.weight)
     if len(examples.pairs):
         involved, place = examples.pairs.unique(return_inverse=True)  # each picture once through the MLP
         r = model(embeddings[involved])
         # index_select, for the gradient of plain indexing adds up in whatever order the threads come
         r_plus, r_minus = r.index_select(0, place[:, 0]), r.index_select(0, place[:, 1])
-        total = total + bradley_terry(r_plus, r_minus, ranking_size)
+        total = total + bradley_terry(r_plus, r_minus, ranking_size, examples.pair_weight)
     return total
 
 
@@ -129,4 +140,11 @@ def _batch(examples: Examples, seed: int, step: int) -> Examples:
     random = generator(seed, "reward", "batch", step)
     some = torch.randint(rows, (min(rows, FULL_BATCH),), generator=random) if rows > FULL_BATCH else torch.arange(rows)
     others = torch.randint(pairs, (min(pairs, FULL_BATCH),), generator=random) if pairs > FULL_BATCH else torch.arange(pairs)
-    return Examples(examples.rows[some], examples.y[some], examples.votes[some], examples.pairs[others], examples.groups[others])
+    return Examples(
+        examples.rows[some],
+        examples.y[some],
+        examples.weight[some],
+        examples.pairs[others],
+        examples.groups[others],
+        examples.pair_weight[others],
+    )

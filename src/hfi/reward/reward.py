@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,22 +12,27 @@ import numpy
 import torch
 
 from hfi.errors import HFIError
+from hfi.feedback.aggregation.aggregate import aggregate, order_weights
+from hfi.feedback.aggregation.rankings import bradley_terry
 from hfi.perception.clip import load_encoder
+from hfi.perception.clusters import alike
 from hfi.reward.calibration import accuracy_with_interval, auc_with_interval, reliability
 from hfi.reward.contact_sheet import write_contact_sheets
+from hfi.reward.curve import learning_curve
 from hfi.reward.fit import Examples, fit, gather, held_out_pictures
 from hfi.reward.model import RewardModel
+from hfi.reward.probe import fit_probe, other_side, unsure_strength
 from hfi.reward.topk import Selected, select
-from hfi.workspace import Workspace, read_json, write_json
+from hfi.workspace import Workspace, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     from hfi.feedback.label import Judgements
     from hfi.generation.generate import Generated
 
 MINIMUM_OF_EACH = 3  # pictures judged present, and absent: fewer cannot be split into learning and testing
-BINARY_MEANING = "r estimates the share of annotators who say the concept is present; not clipped, so it can leave [0, 1]"
+SHARE = "share of annotators who say the concept is present"
+CHANCE = "chance that the concept is present, by the annotators and how far each is right"
 RANKING_MEANING = "raw Bradley-Terry score: only differences mean something, its zero is arbitrary"
-BOTH_MEANING = "r fits shares of 'present' and orders at once; near the share of annotators who say present, not clipped"
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,11 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
     if study.is_done("reward"):
         return RewardResult.load(study)
     config, seed = study.config.reward, study.config.seed
-    votes, orders = judgements.votes(), judgements.orders()
-    labels = judgements.soft_labels()
+    found_labels = aggregate(judgements.binary, config.aggregation)
+    targets = {name: (label.present, label.weight) for name, label in found_labels.labels.items()}
+    labels = {name: present for name, (present, _) in targets.items()}
+    weighted = order_weights(judgements.rankings, config.aggregation)
+    orders = [order for order, _ in weighted]
     _require_enough(labels, orders, study)
     _require_known(config.veto, [image.id for image in images.images])
     with study.stage("reward") as run:
@@ -67,9 +76,11 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
         embeddings = encoder.images([images.path(image) for image in images.images], cache=study.path("cache"))
         ids = [image.id for image in images.images]
         index = {name: i for i, name in enumerate(ids)}
-        kept_out = held_out_pictures(labels, {name for order in orders for name in order}, config.held_out, seed)
-        train = gather(index, votes, orders, set(ids) - kept_out)
-        held_out = gather(index, votes, orders, kept_out)
+        people = judged_by_people(judgements)
+        tested = {name: share for name, share in labels.items() if name in people} or labels
+        kept_out = held_out_pictures(tested, {name for order in orders for name in order}, config.held_out, seed)
+        train = gather(index, targets, weighted, set(ids) - kept_out)
+        held_out = gather(index, targets, weighted, kept_out)
         model, curves = fit(
             embeddings,
             train,
@@ -90,7 +101,7 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
             "pairs_held_out": len(held_out.pairs),
             **metrics(r, held_out, seed),
         }
-        _require_better_than_chance(found, bool(votes), bool(orders), study)
+        _require_better_than_chance(found, bool(labels), bool(orders), study)
         high, rule = eligible(ids, r, labels, judgements, set(config.veto))
         selected = select(ids, r, embeddings.numpy(), high, config.top_k, config.clusters, seed, config.weights)
         if not selected:
@@ -105,8 +116,14 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
             if len(selected) < config.top_k
             else []
         )
-        meaning = BOTH_MEANING if votes and orders else BINARY_MEANING if votes else RANKING_MEANING
-        facts = {"meaning": meaning, "encoder": config.encoder, "encoder_hash": encoder.hash, "simulated": judgements.simulated}
+        meaning = meaning_of(config.aggregation, bool(labels), bool(orders))
+        facts = {
+            "meaning": meaning,
+            "aggregation": config.aggregation,
+            "encoder": config.encoder,
+            "encoder_hash": encoder.hash,
+            "simulated": judgements.simulated,
+        }
         model.save(run.folder, facts)
         write_json(
             run.path("scores.json"),
@@ -116,6 +133,11 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
                 "scores": {name: round(float(value), 6) for name, value in zip(ids, r, strict=True)},
             },
         )
+        unsure = uncertainty(r, embeddings.numpy(), train, held_out)
+        write_bytes(run.path("scores.jsonl"), score_lines(ids, r, unsure, alike(embeddings.numpy(), seed)))
+        write_json(run.path("annotators.json"), [asdict(one) for one in found_labels.annotators])
+        by_people = numpy.array([ids[i] in tested for i in train.rows.tolist()], dtype=bool)
+        write_json(run.path("learning_curve.json"), curve_of(embeddings.numpy(), train, by_people, held_out, found["auc"], seed))
         write_json(run.path("selected.json"), [asdict(one) for one in selected])
         write_json(run.path("calibration.json"), found)
         write_json(run.path("losses.json"), curves)
@@ -129,6 +151,8 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
             expected_calibration_error={key: found[key] and found[key]["expected_calibration_error"] for key in ("binary", "ranking")},
             top_k=len(selected),
             clusters=len({one.cluster for one in selected}),
+            annotators=[asdict(one) for one in found_labels.annotators],
+            feedback=judgements.source,
             eligible=int(sum(high)),
             rule=rule,
             notes=notes,
@@ -140,6 +164,69 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
 def scores_of(model: RewardModel, embeddings: torch.Tensor) -> numpy.ndarray:
     """r (N,) of embeddings (N, D), float64."""
     return model(embeddings).double().numpy()
+
+
+def judged_by_people(judgements: Judgements) -> set[str]:
+    """Pictures on whose label a person (or a simulated one) decided. Where there are such, the reward is tested on them alone.
+
+    What only machines labelled would test the reward against the machines' errors.
+    """
+    return {row.images[0] for row in judgements.binary if row.kind != "machine" and row.value in ("present", "absent")}
+
+
+def curve_of(
+    embeddings: numpy.ndarray, train: Examples, by_people: numpy.ndarray, held_out: Examples, own: dict | None, seed: int
+) -> dict | None:
+    """The learning curve over what people judged; `by_people` (n,) says which rows of `train` that are."""
+    if own is None:
+        return None
+    rows = train.rows.numpy()[by_people]
+    y, weight = train.y.numpy()[by_people], train.weight.numpy()[by_people]
+    test, test_y = embeddings[held_out.rows.numpy()], held_out.y.numpy()
+    return learning_curve(embeddings[rows], y, weight, test, test_y, own["value"], seed)
+
+
+def meaning_of(aggregation: str, binary: bool, ranked: bool) -> str:
+    """What the numbers r mean, in words."""
+    if not binary:
+        return RANKING_MEANING
+    label = SHARE if aggregation == "majority" else CHANCE
+    return (
+        f"r fits labels and orders at once; near the {label}, not clipped"
+        if ranked
+        else f"r estimates the {label}; not clipped, so it can leave [0, 1]"
+    )
+
+
+def uncertainty(r: numpy.ndarray, embeddings: numpy.ndarray, train: Examples, held_out: Examples) -> numpy.ndarray:
+    """How unsure each reward is (N,), in [0, 1], by a linear model of all judgements on the same embeddings.
+
+    For labels the chance that the picture lies on the other side of r = 1/2; for rankings alone the share of r's variance
+    that the judgements leave open.
+    """
+    if rows := len(train.rows) + len(held_out.rows):
+        judged = numpy.concatenate([train.rows.numpy(), held_out.rows.numpy()])
+        y, weight = (numpy.concatenate([getattr(part, name).numpy() for part in (train, held_out)]) for name in ("y", "weight"))
+        if rows < 2:
+            return numpy.full(len(r), 0.5)
+        return other_side(r, fit_probe(embeddings[judged], y, weight).predict(embeddings)[1])
+    pairs = numpy.concatenate([train.pairs.numpy(), held_out.pairs.numpy()])
+    weight = numpy.concatenate([train.pair_weight.numpy(), held_out.pair_weight.numpy()])
+    judged, place = numpy.unique(pairs, return_inverse=True)
+    if len(judged) < 2:
+        return numpy.ones(len(r))
+    strengths = bradley_terry(place.reshape(-1, 2), len(judged), weight)
+    deviation = fit_probe(embeddings[judged], strengths.value, strengths.deviation**-2.0).predict(embeddings)[1]
+    return unsure_strength(deviation, float(strengths.value.std()))
+
+
+def score_lines(ids: Sequence[str], r: numpy.ndarray, unsure: numpy.ndarray, clusters: numpy.ndarray) -> bytes:
+    """scores.jsonl, which the labelling queue reads: {"image", "score", "uncertainty", "cluster"} of every picture."""
+    rows = (
+        {"image": name, "score": round(float(a), 6), "uncertainty": round(float(b), 6), "cluster": int(c)}
+        for name, a, b, c in zip(ids, r, unsure, clusters, strict=True)
+    )
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def metrics(r: numpy.ndarray, held_out: Examples, seed: int) -> dict:

@@ -115,7 +115,8 @@ def test_encodings_binaries_and_endless_lines_are_named(study, tmp_path, suffix)
 
 def test_missing_files_folders_and_unknown_kinds_are_named(study, tmp_path):
     (tmp_path / "folder.csv").mkdir()
-    for name, words in [("none.jsonl", "no such file"), ("folder.csv", "no such file"), ("labels.xlsx", "unknown kind of file '.xlsx'")]:
+    kinds = "unknown kind of file '.xlsx'"
+    for name, words in [("none.jsonl", "no such file"), ("folder.csv", "holds no picture"), ("labels.xlsx", kinds)]:
         assert words in refused(study, tmp_path / name)
 
 
@@ -136,8 +137,8 @@ def test_a_half_written_list_of_pictures_is_named(study, tmp_path):
 def test_duplicates_are_counted_and_what_is_known_is_not_added_again(study, tmp_path):
     path = tmp_path / "labels.jsonl"
     path.write_text(GOOD + GOOD + json.dumps(RANKING) + "\n" + json.dumps(RANKING) + "\n\n")
-    assert import_judgements(study, path) == {"read": 4, "added": 2, "duplicates": 2, "known": 0}
-    assert import_judgements(study, path) == {"read": 4, "added": 0, "duplicates": 2, "known": 2}
+    assert import_judgements(study, path) == {"read": 4, "added": 2, "duplicates": 2, "known": 0, "pictures": 0}
+    assert import_judgements(study, path) == {"read": 4, "added": 0, "duplicates": 2, "known": 2, "pictures": 0}
     path.write_text(GOOD.replace("present", "absent"))
     assert import_judgements(study, path)["added"] == 1  # a later file supersedes
     with Store.of(study) as store:
@@ -158,7 +159,7 @@ def test_a_spreadsheet_never_runs_an_exported_cell(study, tmp_path):
     import_judgements(study, tmp_path / "labels.jsonl")
     export_judgements(study, tmp_path / "out.csv")
     assert ",'=cmd" in (tmp_path / "out.csv").read_text()
-    assert import_judgements(study, tmp_path / "out.csv") == {"read": 1, "added": 0, "duplicates": 0, "known": 1}
+    assert import_judgements(study, tmp_path / "out.csv") == {"read": 1, "added": 0, "duplicates": 0, "known": 1, "pictures": 0}
 
 
 def test_exporting_nothing_says_so(study, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 import pytest
@@ -13,14 +14,17 @@ from hfi.feedback.judgements import Judgement
 from hfi.feedback.store import Store
 from hfi.feedback.tables import SCHEMA_VERSION
 
+sqlite_only = pytest.mark.skipif("HFI_TEST_POSTGRES" in os.environ, reason="is about SQLite's file")
+
 
 @pytest.fixture
 def store(tmp_path):
-    with Store(tmp_path / "feedback.sqlite") as store:
+    with Store(os.environ.get("HFI_DATABASE_URL") or tmp_path / "feedback.sqlite") as store:
         store.add_images([(f"im{i}", f"{i}.png") for i in range(6)])
         yield store
 
 
+@sqlite_only
 def test_a_file_that_is_no_store_is_left_as_it_is(tmp_path):
     (tmp_path / "text.sqlite").write_text("not a database " * 500)
     with sqlite3.connect(tmp_path / "foreign.sqlite") as raw:
@@ -33,6 +37,7 @@ def test_a_file_that_is_no_store_is_left_as_it_is(tmp_path):
         assert "\n" not in str(caught.value) and (tmp_path / name).read_bytes() == before
 
 
+@sqlite_only
 def test_a_store_of_another_layout_is_refused(store):
     with sqlite3.connect(store.path) as raw:
         raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
@@ -40,6 +45,7 @@ def test_a_store_of_another_layout_is_refused(store):
         Store(store.path)
 
 
+@sqlite_only
 def test_a_cut_store_is_named(store):
     store.record_many(Judgement((f"im{i}",), f"a{k}", value="present") for i in range(6) for k in range(200))
     store.close()
@@ -112,6 +118,7 @@ def test_an_image_id_must_be_safe_to_name(store):
         store.add_images([("two words", "x.png")])
 
 
+@sqlite_only
 def test_a_full_disk_loses_nothing_that_was_recorded(store):
     store.record(Judgement(("im0",), "ann", value="present"))
     store.close()
@@ -126,6 +133,7 @@ def test_a_full_disk_loses_nothing_that_was_recorded(store):
     assert [j.annotator for j in store.judgements()] == ["ann"]
 
 
+@sqlite_only
 def test_a_store_that_another_process_holds_is_named(store, monkeypatch):
     monkeypatch.setattr(store_module, "BUSY_SECONDS", 0.1)
     with Store(store.path) as impatient:
@@ -136,3 +144,46 @@ def test_a_store_that_another_process_holds_is_named(store, monkeypatch):
         other.execute("ROLLBACK")
         other.close()
         impatient.record(Judgement(("im0",), "ann", value="present"))
+
+
+def test_the_database_itself_refuses_to_change_or_drop_judgements(store):
+    store.record(Judgement(("im0",), "ann", value="present"))
+    for order in ("UPDATE judgement SET value = 'absent'", "DELETE FROM judgement"):
+        with pytest.raises(HFIError, match="append-only"), store.writing() as connection:
+            connection.exec_driver_sql(order)
+    assert store.label_counts() == {"im0": {"present": 1, "absent": 0}}
+
+
+def test_rounds_are_kept_apart(store):
+    store.add_images([("before1", "evaluate/before/1.png")], round="human-1")
+    version = store.add_guideline("Is it here?", round="human-1")
+    store.record(Judgement(("before1",), "ann", value="present", round="human-1"))
+    store.record(Judgement(("im0",), "ann", value="absent"))
+    assert store.rounds() == ["human-1", "label"] and store.images("human-1") == {"before1"} and "before1" not in store.images()
+    assert [(j.images, j.guideline) for j in store.judgements(round="human-1")] == [(("before1",), version)]
+    assert store.counts()["judgements"] == 1 and store.counts(round=None)["judgements"] == 2
+    assert store.label_counts() == {"im0": {"present": 0, "absent": 1}}
+    with pytest.raises(HFIError, match="cannot name a round"):
+        store.add_images([("x", "x.png")], round="../x")
+
+
+def test_a_database_of_another_study_is_refused(monkeypatch, tmp_path):
+    url = os.environ.get("HFI_DATABASE_URL") or f"sqlite:///{tmp_path / 'shared.sqlite'}"
+    Store(url, "one", "weapon").close()
+    Store(url, "one", "weapon").close()
+    with pytest.raises(HFIError, match="another study .'one', concept 'weapon'"):
+        Store(url, "two", "weapon")
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://somewhere/db", "postgresql://host"])
+def test_a_url_that_cannot_be_used_is_named_without_its_password(url):
+    with pytest.raises(HFIError, match="HFI_DATABASE_URL") as caught:
+        Store(url if "://" in url else f"{url}://", "s")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password():
+    pytest.importorskip("psycopg")
+    with pytest.raises(HFIError, match="does not answer") as caught:
+        Store("postgresql://me:secret@127.0.0.1:1/db")
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from hfi.config import StudyConfig
 from hfi.errors import HFIError
+from hfi.report import gather
 from hfi.report.report import before_after_picture, render, report
 from hfi.report.settings import all_settings
 
@@ -159,12 +160,19 @@ def test_seconds_add_up_to_the_printed_total(good):
     assert metrics["concept_rate"] == json.loads(study.path("evaluate", "metrics.json").read_text())["concept_rate"]
 
 
+def names(section: type, prefix: str = "") -> list[str]:
+    """Every setting's dotted name, those of sections within sections among them."""
+    found = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        found += names(inner, f"{prefix}{name}.") if hasattr(inner, "model_fields") else [f"{prefix}{name}"]
+    return found
+
+
 def test_every_setting_is_listed_with_value_and_source(good):
     study, _, page = good
     shown = {words for _, words in page.all("code")}
-    for name, field in StudyConfig.model_fields.items():
-        leaves = field.annotation.model_fields if hasattr(field.annotation, "model_fields") else None
-        assert {f"{name}.{leaf}" for leaf in leaves} <= shown if leaves else name in shown
+    assert set(names(StudyConfig)) <= shown
     settings = {s.name: s for group in all_settings(study.config) for s in group.settings}
     assert settings["erase.steps"].changed and settings["erase.steps"].default == "1500" and settings["erase.steps"].source == "SDD (2023)"
     assert settings["generate.images"].source == "the paper does not say" and not settings["generate.images"].changed
@@ -173,7 +181,18 @@ def test_every_setting_is_listed_with_value_and_source(good):
 
 def test_simulated_judges_are_called_so(good):
     _, text, _ = good
-    assert "simulated annotators" in text and "not by people" in text and ">simulated</strong>" in text
+    assert "learned from judgements by 3 simulated annotators" in text and "not by people" in text and ">simulated</strong>" in text
+
+
+def test_the_page_says_who_judged():
+    for counts, words in (
+        ({"human": 1, "machine": 0, "simulated": 0}, "1 person"),
+        ({"human": 5, "machine": 1}, "5 people and 1 machine"),
+        ({"machine": 2}, "2 machines"),
+        ({}, "nobody on record"),
+    ):
+        assert gather.judged_by({"label": {"facts": {"annotators": counts}}}) == words
+    assert gather.judged_by({}) == "nobody on record"
 
 
 @pytest.mark.parametrize(

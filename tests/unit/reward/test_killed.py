@@ -26,11 +26,12 @@ def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 IN_IMPORT = """
-import hfi.feedback.interchange as interchange
+import hfi.feedback.merge as merge
+from hfi.feedback.interchange import import_judgements
 from hfi.workspace import Workspace
-merge = interchange._merge
-interchange._merge = lambda *a: (merge(*a), die())
-interchange.import_judgements(Workspace.open(sys.argv[1]), Path(sys.argv[2]))
+move = merge._move
+merge._move = lambda *a: (move(*a), die())
+import_judgements(Workspace.open(sys.argv[1]), Path(sys.argv[2]))
 """
 IN_STAGES = """
 import torch

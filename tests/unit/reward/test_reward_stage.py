@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +13,8 @@ from PIL import Image
 import tiny
 from hfi.config import parse_config
 from hfi.errors import HFIError
+from hfi.feedback.active import read_scores
+from hfi.feedback.advice import advise
 from hfi.feedback.judgements import Judgement
 from hfi.feedback.label import label
 from hfi.feedback.store import Store
@@ -69,13 +72,46 @@ def test_it_leaves_scores_for_every_picture_and_a_checked_top_k(drawn, tmp_path)
         assert Image.open(folder / name).size[0] > 400
     assert (folder / "contact_sheet.png").read_bytes() != (folder / "contact_sheet.blurred.png").read_bytes()
     said = json.loads((folder / "scores.json").read_text())
-    assert "share of annotators" in said["meaning"] and said["simulated"] is False
+    assert "chance that the concept is present" in said["meaning"] and said["simulated"] is False
     assert set(json.loads((folder / "losses.json").read_text())) == {"train", "held_out"}
     facts = study.manifest("reward")["facts"]
     assert facts["pictures_held_out"] == 10 and facts["auc"]["n"] == 10 and facts["simulated"] is False
     embeddings = next(study.path("cache").glob("clip-*.safetensors"))
     assert embeddings.exists() and isinstance(RewardModel.load(folder), RewardModel)
     assert RewardResult.load(study) == found and run(study) == found
+
+
+def test_what_flows_back_to_the_queue_and_to_the_advice(drawn, tmp_path):
+    study = judged(drawn, tmp_path / "s", halves, steps=200, learning_rate=1e-2)
+    found = run(study)
+    scores = read_scores(study.root)
+    assert {name: one.score for name, one in scores.items()} == found.scores
+    assert all(0 <= one.uncertainty <= 0.5 for one in scores.values()) and len({one.cluster for one in scores.values()}) == 5
+    near = min(scores.values(), key=lambda one: abs(one.score - 0.5))
+    assert near.uncertainty > numpy.median([one.uncertainty for one in scores.values()])
+    (one,) = json.loads((found.folder / "annotators.json").read_text())
+    assert one["annotator"] == "ann" and one["answers"] == 40 and min(one["sensitivity"], one["specificity"]) > 0.85
+    curve = json.loads((found.folder / "learning_curve.json").read_text())
+    assert curve["pictures"] == 30 and curve["now"] == round(found.metrics["auc"]["value"], 4) and curve["held_out"] == 0.25
+    assert advise(study).words.startswith(("About", "More labels"))
+    assert study.manifest("reward")["facts"]["feedback"] == "people"
+
+
+def test_beside_a_machine_the_reward_is_tested_on_what_people_judged(drawn, tmp_path):
+    study = judged(drawn, tmp_path / "s", lambda i: halves(i) if 8 <= i < 32 else None)
+    ids = [image.id for image in Generated.load(study).images]
+    with Store.of(study) as store:
+        store.record_many(Judgement((name,), "detector", "machine", halves(i)) for i, name in enumerate(ids))
+    found = run(study)
+    assert found.metrics["pictures_held_out"] == 6 and found.metrics["pictures_learned"] == 34
+    kinds = {one["annotator"]: one for one in json.loads((found.folder / "annotators.json").read_text())}
+    assert kinds["detector"]["kind"] == "machine" and kinds["detector"]["answers"] == 40
+    assert study.manifest("reward")["facts"]["feedback"] == "people and machines"
+
+
+def test_majority_counts_every_answer_alike(drawn, tmp_path):
+    study = judged(drawn, tmp_path / "s", halves, aggregation="majority")
+    assert "share of annotators" in json.loads((run(study).folder / "scores.json").read_text())["meaning"]
 
 
 def test_the_same_study_gives_the_same_files(drawn, tmp_path):
@@ -91,6 +127,8 @@ def test_rankings_alone_and_both_at_once(drawn, tmp_path):
     assert alone.metrics["auc"] is None and alone.metrics["pairwise_accuracy"]["n"] > 0
     assert "Bradley-Terry" in json.loads((alone.folder / "scores.json").read_text())["meaning"]
     assert min(one.weight for one in alone.selected) >= 0
+    unsure = [one.uncertainty for one in read_scores(alone.folder.parent).values()]
+    assert 0 <= min(unsure) <= max(unsure) < 1
     both = run(judged(drawn, tmp_path / "b", halves, orders))
     assert both.metrics["auc"] and both.metrics["pairwise_accuracy"]
 

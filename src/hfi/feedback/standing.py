@@ -1,0 +1,138 @@
+"""Where annotators stand: answers by day, pace, what is left, and what each one chose (preferences)."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, Row, insert, text
+
+from hfi.config import QueueSettings
+from hfi.feedback import tables
+from hfi.feedback.judgements import Judgement, now
+from hfi.feedback.store import Store
+
+FRESH_SECONDS = 5.0  # how old the counts of open items may be
+MANY, MANY_SECONDS = 20_000, 60.0  # for annotators with that many answers, for whom counting takes longer
+PACE_SECONDS = 600.0
+PACE_ANSWERS = 5  # fewer tell no pace
+
+TALLY = "annotator = :who AND round = :round AND day = :day"
+OPEN = text("SELECT count(*) FROM item WHERE round = :round AND gold = 0 AND done = 0")
+OWN_OPEN = text("""SELECT count(*) FROM lease AS l JOIN item AS i ON i.id = l.item WHERE l.annotator = :who AND l.answered = 1
+                   AND l.turn = 0 AND i.round = :round AND i.gold = 0 AND i.done = 0""")
+RECENT = text("""SELECT created FROM judgement WHERE annotator = :who AND lease IS NOT NULL AND value != 'withdrawn'
+                 ORDER BY id DESC LIMIT 200""")
+FLAGGED = text("""SELECT 1 FROM judgement WHERE image = :image AND value = 'present' AND annotator != :who LIMIT 1""")
+
+
+def number(connection: Connection, pseudonym: str) -> int:
+    """The annotator's number; -1 for one who has not been asked anything yet."""
+    found = connection.scalar(text("SELECT id FROM annotator WHERE pseudonym = :pseudonym"), {"pseudonym": pseudonym})
+    return -1 if found is None else found
+
+
+def preferences(connection: Connection, who: int) -> dict:
+    """What the annotator chose, as plain data; empty for the defaults."""
+    found = connection.scalar(text("SELECT choices FROM preference WHERE annotator = :who"), {"who": who})
+    return json.loads(found) if found else {}
+
+
+def save_preferences(connection: Connection, who: int, choices: dict) -> None:
+    connection.execute(text("DELETE FROM preference WHERE annotator = :who"), {"who": who})
+    connection.execute(insert(tables.preference), {"annotator": who, "choices": json.dumps(choices), "changed": now()})
+
+
+def today(connection: Connection, who: int) -> tuple[int, int]:
+    """(answers, flagged pictures seen) since midnight UTC, in all rounds."""
+    query = text("SELECT coalesce(sum(answers), 0), coalesce(sum(flagged), 0) FROM tally WHERE annotator = :who AND day = :day")
+    answers, flagged = connection.execute(query, {"who": who, "day": now()[:10]}).one()
+    return int(answers), int(flagged)
+
+
+def count(connection: Connection, who: int, round: str, judgement: Judgement, before: Row | None) -> None:
+    """Add an answer to the day's tally; a revision (`before` is what it revises) counts only where it newly flags a picture."""
+    flagged = 0
+    if judgement.task == "binary":
+        present = judgement.value == "present"
+        others = connection.scalar(FLAGGED, {"image": judgement.images[0], "who": who}) is not None
+        flagged = int(present or others) if before is None else int(present and before.value != "present" and not others)
+    _add(connection, who, round, now()[:10], int(before is None), flagged)
+
+
+def uncount(connection: Connection, who: int, row: Row) -> None:
+    """An undone answer leaves its day's tally; a flagged picture stays seen."""
+    _add(connection, who, row.round, row.created[:10], -1, 0)
+
+
+def _add(connection: Connection, who: int, round: str, day: str, answers: int, flagged: int) -> None:
+    where = {"who": who, "round": round, "day": day, "answers": answers, "flagged": flagged}
+    change = text(f"UPDATE tally SET answers = answers + :answers, flagged = flagged + :flagged WHERE {TALLY}")
+    if not connection.execute(change, where).rowcount:
+        row = {"annotator": who, "round": round, "day": day, "answers": answers, "flagged": flagged}
+        connection.execute(insert(tables.tally), row)
+
+
+class Standing:
+    """Progress in one round; remembers for some seconds the counts that cost a walk over many items."""
+
+    def __init__(self, store: Store, settings: QueueSettings, round: str):
+        self.store, self.settings, self.round = store, settings, round
+        self._lock = threading.Lock()
+        self._opened: tuple[float, int] = (0.0, 0)
+        self._counted: dict[int, tuple[float, int, int]] = {}  # annotator -> (when, items left, answers at that time)
+
+    def of(self, pseudonym: str) -> dict:
+        """The fields of `queue.Progress`."""
+        with self.store.reading() as connection:
+            who = number(connection, pseudonym)
+            done = int(connection.scalar(text("SELECT coalesce(sum(answers), 0) FROM tally WHERE annotator = :who AND round = :round"),
+                                         {"who": who, "round": self.round}))  # fmt: skip
+            answers, flagged = today(connection, who)
+            cap, pause = self.settings.daily_cap, self.settings.break_every
+            return {
+                "done": done,
+                "left": self._left(connection, who, done),
+                "pace_per_minute": _pace(list(connection.scalars(RECENT, {"who": who}))),
+                "today": answers,
+                "flagged_seen_today": flagged,
+                "daily_cap": cap,
+                "capped": bool(cap) and answers >= cap,
+                "break_due": bool(pause) and answers > 0 and answers % pause == 0,
+                "opted_out": bool(preferences(connection, who).get("opted_out")),
+            }
+
+    def _left(self, connection: Connection, who: int, done: int) -> int:
+        """Open items that the annotator has not answered: counted now and then, carried forward by the answers since."""
+        with self._lock:
+            known = self._counted.get(who)
+        if known is None or time.monotonic() - known[0] > (MANY_SECONDS if done > MANY else FRESH_SECONDS):
+            where = {"who": who, "round": self.round}
+            known = time.monotonic(), self._still_open(connection) - connection.scalar(OWN_OPEN, where), done
+            with self._lock:
+                self._counted[who] = known
+        return max(0, known[1] - (done - known[2]))
+
+    def _still_open(self, connection: Connection) -> int:
+        """Open items of the round; for large studies counted for all annotators together."""
+        when, number = self._opened
+        if number < MANY or time.monotonic() - when > FRESH_SECONDS:
+            self._opened = time.monotonic(), connection.scalar(OPEN, {"round": self.round})
+        return self._opened[1]
+
+
+def _pace(moments: list[str]) -> float:
+    """Answers a minute over the last ten minutes of work; 0 while there are too few to tell.
+
+    Args:
+        moments: when answers came (ISO 8601), the newest first.
+    """
+    try:
+        seconds = [datetime.fromisoformat(moment).astimezone(UTC).timestamp() for moment in moments]
+    except ValueError:
+        return 0.0
+    recent = [second for second in seconds if seconds[0] - second <= PACE_SECONDS]
+    span = recent[0] - recent[-1] if recent else 0.0
+    return round(60.0 * (len(recent) - 1) / span, 2) if span > 0 and len(recent) >= PACE_ANSWERS else 0.0
