@@ -130,6 +130,12 @@ class Reward(Section):
         "sigmoid(standardised reward) over its mean, or 1; HFI weighs by r, its map "
         "for rankings is not said",
     )
+    words: int = Field(
+        0,
+        ge=0,
+        description="most words that CLIP may read in the flagged pictures; their prompts join those of the flagged pictures when "
+        "erasing (erase.flagged_prompts) (ours, off)",
+    )
     veto: tuple[str, ...] = Field((), description="image ids that a person took out of the top-K")
 
 

@@ -124,6 +124,15 @@ def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> 
     return rows, prompts, torch.cat(latents)
 
 
+def prompts_of_words(words: Sequence[str], rests: Sequence[str]) -> list[Flagged]:
+    """Prompts for the words that CLIP read in the flagged pictures: alone, as a picture, and with what flagged prompts said beside it."""
+    found = []
+    for number, word in enumerate(words):
+        rest = rests[number % len(rests)] if rests else ""
+        found += [Flagged(word), Flagged(f"a picture of a {word}"), *([Flagged(f"a {word} {rest}", rest)] if rest else [])]
+    return found
+
+
 def conditions_of(model: Model, tokens: dict[str, Tensor], flagged: Sequence[Flagged], config: Erase, seed: int) -> Conditions:
     """The conditions c_s that the settings ask for."""
     return build_conditions(model, tokens, config.templates, flagged, config.flagged_prompts, config.context_variants, seed)

@@ -1,0 +1,52 @@
+"""Words that CLIP reads in the flagged pictures (ours): what people flagged by looking, in the model's own vocabulary.
+
+A word list names what its writer thinks of. Here people look, and the encoder says which words their pictures stand for: a
+pistol that came from "a gun" brings the word "pistol" with it. A word counts only where the pictures nearest to it are
+flagged ones, so that a word of harmless pictures never gets in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hfi.perception.clip import Encoder
+
+NEAREST = 8  # pictures that must all be flagged
+RANK = 3.0  # among all words, the word's mean place for those pictures; 0 is the first
+SHORTEST = 3  # letters
+TEMPLATE = "a picture of a {}"
+
+
+def vocabulary_words(pieces: Sequence[str]) -> list[str]:
+    """The whole words of a CLIP tokenizer's vocabulary, sorted."""
+    whole = {piece.removesuffix("</w>") for piece in pieces if piece.endswith("</w>")}
+    return sorted(word for word in whole if word.isalpha() and len(word) >= SHORTEST)
+
+
+def words_of(texts: Tensor, pictures: Tensor, flagged: Tensor) -> list[tuple[int, float]]:
+    """Numbers of the words that the flagged pictures stand for, with their mean place, best first.
+
+    Args:
+        texts: unit embeddings of the words (W, D); pictures: of the study's pictures (N, D); flagged: (N,) bool.
+    """
+    if len(pictures) < NEAREST or not len(texts):
+        return []
+    likeness = texts @ pictures.T
+    likeness = likeness - likeness.mean(0, keepdim=True)  # some pictures are near to every text
+    nearest = likeness.topk(NEAREST, dim=1).indices  # (W, NEAREST)
+    place = (-likeness).argsort(0).argsort(0).float()  # (W, N): 0 where no word is nearer to the picture
+    mean = place.gather(1, nearest).mean(1)
+    found = [(number, float(mean[number])) for number in range(len(texts)) if flagged[nearest[number]].all() and mean[number] <= RANK]
+    return sorted(found, key=lambda one: (one[1], one[0]))
+
+
+def mined_words(encoder: Encoder, pictures: Tensor, flagged: Sequence[bool], count: int) -> list[str]:
+    """At most `count` words of the encoder's vocabulary for the flagged pictures (N, D), best first."""
+    if not count:
+        return []
+    words = vocabulary_words(list(encoder.tokenizer.get_vocab()))
+    texts = encoder.texts([TEMPLATE.format(word) for word in words])
+    return [words[number] for number, _ in words_of(texts, pictures, torch.tensor(flagged, dtype=torch.bool))[:count]]
