@@ -152,6 +152,7 @@ def write_card(numbers: dict) -> None:
         "objects": len(catalogue["objects"]),
         "pictures": sum(len(e["styles"]) for e in catalogue["objects"]),
         "held": len(catalogue["held_out"]),
+        "extra": len(data.load_extra()[1]),
         "object_list": "\n".join(f"- **{group}** ({len(names)}): {', '.join(names)}" for group, names in groups.items()),
         "style_list": "\n".join(
             f"| {style} | {entry['artist']} | {entry['licence']} | {entry['look']} | {numbers['style_prior'][style]:.1%} |"
