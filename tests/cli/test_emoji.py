@@ -38,8 +38,8 @@ def test_the_demo_from_an_empty_study(tmp_path):
     metrics = json.loads((study / "metrics.json").read_text())
     rates, kept = metrics["concept_rate"], metrics["retention"]
     # far from the bars (docs/results.md has the figures): these only tell a broken loop from a working one
-    assert rates["explicit"]["before"]["value"] >= 0.75 and rates["explicit"]["after"]["value"] <= 0.35
-    assert kept["other"]["value"] >= 0.85
+    assert rates["explicit"]["before"]["value"] >= 0.75 and rates["explicit"]["after"]["value"] <= 0.15
+    assert kept["other"]["value"] >= 0.88
     assert metrics["neither"]["after"] - metrics["neither"]["before"] <= 0.1
     seconds = sum(json.loads((study / stage / "manifest.json").read_text())["seconds"] for stage in STAGES)
     assert seconds <= wall <= seconds + max(60, 0.25 * seconds)
