@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from hfi.errors import HFIError
 from hfi.feedback.database import protect
 
 revision = "0001"
@@ -76,4 +77,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("judgements are never thrown away")
+    raise HFIError(
+        "an older layout has no room for what this one holds",
+        file="the feedback store",
+        remedy="keep this version: judgements are never thrown away",
+    )

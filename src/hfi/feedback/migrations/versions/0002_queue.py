@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from hfi.errors import HFIError
 from hfi.feedback.database import protect, unprotect
 
 revision = "0002"
@@ -129,4 +130,8 @@ def _judgement() -> None:
 
 
 def downgrade() -> None:
-    raise NotImplementedError("judgements are never thrown away")
+    raise HFIError(
+        "an older layout has no room for what this one holds",
+        file="the feedback store",
+        remedy="keep this version: judgements are never thrown away",
+    )
