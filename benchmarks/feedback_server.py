@@ -390,12 +390,14 @@ def fill(study: Path, database: str | None, images: int, judgements: int) -> Non
 
 
 WATCH = """() => {
+  const picture = () => document.querySelector("#item .item.binary img");
+  let shown = picture().getAttribute("src"); // of the frame before: when this listener is called, the page has answered already
   window.seen = [];
   addEventListener("keydown", (event) => {
-    const before = document.querySelector("#item .item.binary img")?.getAttribute("src");
     const look = () => {
-      const image = document.querySelector("#item .item.binary img");
-      if (image && image.getAttribute("src") !== before && image.complete && image.naturalWidth) {
+      const image = picture();
+      if (image && image.getAttribute("src") !== shown && image.complete && image.naturalWidth) {
+        shown = image.getAttribute("src");
         requestAnimationFrame(() => window.seen.push(performance.now() - event.timeStamp));
       } else if (performance.now() - event.timeStamp < 3000) requestAnimationFrame(look);
     };
