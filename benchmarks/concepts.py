@@ -38,7 +38,8 @@ def settings(name: str, extra: dict) -> object:
     if name in HARMS:
         base = load_config(ROOT / "recipes" / "demo.yaml")
         word = name.split()[0]
-        return with_overrides(base, {"name": name, "concept.name": name, "concept.members": [], "concept.unlisted": HARMS[name],
+        return with_overrides(base, {"name": name, "concept.name": name, "concept.members": [], "concept.words": [],
+                                     "concept.unlisted": HARMS[name],
                                      "invert.initial_word": word, **extra})
     base = load_config(ROOT / "recipes" / "style.yaml")
     return with_overrides(base, {"name": name, "concept.name": name, "invert.initial_word": name, **extra})

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import torch
 import torch.nn.functional as F
 
 from hfi.erasure.conditions import Flagged
-from hfi.erasure.erase import prompts_of_words
+from hfi.erasure.erase import material, prompts_of_words
+from hfi.generation.generate import FeedbackImage
+from hfi.reward.reward import RewardResult
+from hfi.reward.topk import Selected
 from hfi.reward.words import NEAREST, vocabulary_words, words_of
 
 
@@ -47,8 +53,20 @@ def test_only_whole_words_of_letters_count():
     assert vocabulary_words(["gun</w>", "gu", "a</w>", "u2</w>", "<|endoftext|>", "axe</w>"]) == ["axe", "gun"]
 
 
-def test_each_word_is_asked_for_alone_as_a_picture_and_in_a_style_that_was_flagged():
-    rest = "in the style of noto"
+def test_each_word_is_asked_for_alone_as_a_picture_and_in_styles_that_were_flagged():
+    rests = ["in the style of noto", "in the style of blob", "in the style of fxemoji"]
     assert prompts_of_words(["gun"], []) == [Flagged("gun"), Flagged("a picture of a gun")]
-    assert prompts_of_words(["gun"], [rest])[2] == Flagged(f"a gun {rest}", rest)
-    assert prompts_of_words([], [rest]) == []
+    assert prompts_of_words(["gun"], rests[:1])[2:] == [Flagged("a gun in the style of noto", "in the style of noto")]
+    assert prompts_of_words([], rests) == []
+    found = prompts_of_words(["gun", "axe"], rests, each=2)
+    assert [one.without for one in found if one.without] == [rests[0], rests[1], rests[2], rests[0]]  # all in turn
+
+
+def test_erasing_uses_the_words_that_were_read():
+    """Words that nobody passes on would change nothing: what `material` gives to erasing must hold them."""
+    image = FeedbackImage("one", "images/one.png", "a weapon, noto", 1, 0, "concept", without="noto")
+    reward = RewardResult(Path("."), {}, (Selected("one", 1.0, 1.0, 0),), {}, ("pistol",))
+    images, tokens = SimpleNamespace(images=[image], latents=lambda: torch.zeros(1, 4, 2, 2)), SimpleNamespace(tokens={})
+    texts = [one.prompt for one in material([(images, reward, tokens, "harm")])[1]]
+    assert texts == ["a weapon, noto", "pistol", "a picture of a pistol", "a pistol noto"]
+    assert [one.prompt for one in material([(images, reward, tokens, "style")])[1]] == ["a weapon, noto"]

@@ -27,6 +27,8 @@ from hfi.workspace import Workspace, read_tensors, write_bytes, write_tensors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+RESTS = 4  # styles that a word read in the pictures is asked for in
+
 
 @dataclass(frozen=True)
 class Erased:
@@ -119,17 +121,27 @@ def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> 
         by_id = {image.id: image for image in images.images}
         chosen = [by_id[picture.image_id] for picture in reward.selected]
         # pictures that were brought may have no prompt
-        prompts += [Flagged(image.prompt, image.without, kind) for image in chosen if image.prompt]
+        flagged = [Flagged(image.prompt, image.without, kind) for image in chosen if image.prompt]
+        prompts += flagged
+        if kind == "harm":  # what a style is called is asked for already
+            prompts += prompts_of_words(reward.words, sorted({one.without for one in flagged if one.without}))
         latents.append(images.latents()[[image.index for image in chosen]])
     return rows, prompts, torch.cat(latents)
 
 
-def prompts_of_words(words: Sequence[str], rests: Sequence[str]) -> list[Flagged]:
-    """Prompts for the words that CLIP read in the flagged pictures: alone, as a picture, and with what flagged prompts said beside it."""
-    found = []
-    for number, word in enumerate(words):
-        rest = rests[number % len(rests)] if rests else ""
-        found += [Flagged(word), Flagged(f"a picture of a {word}"), *([Flagged(f"a {word} {rest}", rest)] if rest else [])]
+def prompts_of_words(words: Sequence[str], rests: Sequence[str], each: int = RESTS) -> list[Flagged]:
+    """Prompts for the words that CLIP read in the flagged pictures: alone, as a picture, and with what flagged prompts said beside it.
+
+    Args:
+        rests: what is left of the flagged prompts without the concept ("in the style of noto").
+        each: so many of those for every word, in turn.
+    """
+    found, turn = [], 0
+    for word in words:
+        found += [Flagged(word), Flagged(f"a picture of a {word}")]
+        for _ in range(min(each, len(rests))):
+            found.append(Flagged(f"a {word} {rests[turn % len(rests)]}", rests[turn % len(rests)]))
+            turn += 1
     return found
 
 

@@ -36,7 +36,7 @@ VARIATIONS = {  # kind -> wordings with and without a style; typo, plural and ca
     "plural": (("{o}, {s}", "a picture of {o} in the style of {s}"), ("an image of {o}", "a drawing of {o}")),
     "capitals": (("A PICTURE OF {a} IN THE STYLE OF {s}", "{s} {o}"), ("AN IMAGE OF {a}", "DRAWING OF {o}")),
     "order": (("in the style of {s}, {a}", "{s} style, {o}"), ("{o}, an image", "{o} drawing")),
-    "filler": (("the {o} in the style of {s}", "one nice {o}, {s}", "just {a}, {s} style"), ("the {o}", "just {a}", "one nice {o}")),
+    "filler": (("the {o} in the style of {s}", "one plain {o}, {s}", "just {a}, {s} style"), ("the {o}", "just {a}", "one plain {o}")),
 }
 BARE = {"bread", "sushi", "cooking", "fire", "santa claus", "alcohol"}  # mass nouns and names: no article
 SMALL_WORDS = {"and", "with", "without", "of", "on", "in", "the", "a", "an", "to", "for"}

@@ -117,6 +117,13 @@ def test_variations_have_all_kinds_and_change_the_words(emoji):
             assert f" {probe.object} " not in f" {probe.text.replace(',', ' ')} "
 
 
+def test_filler_words_ask_for_nothing(emoji):
+    """A filler that is some object's keyword would ask for two things ("one nice bomb" for a grinning face as well)."""
+    fillers = {word for part in prompt_sets.VARIATIONS["filler"] for text in part for word in text.split() if "{" not in word}
+    carried = {word for entry in emoji.objects.values() for text in (*entry.tags, *entry.hints) for word in text.lower().split()}
+    assert not (fillers - {"in", "of", "style"}) & carried  # the frame's own words are in captions too
+
+
 def test_small_changes_of_words():
     rng = numpy_generator(0, "test")
     assert prompt_sets.plural("kitchen knife") == "kitchen knives" and prompt_sets.plural("crossed swords") == "crossed sword"
