@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/erase.py [--study studies/demo] [--steps 150]
 
-Takes the pictures, top-K and soft tokens of a study (made by `make demo`), erases with each source from the same start,
+Takes the pictures, top-K and soft tokens of a study (made by `make demo`), erases with each source from the original weights,
 and lets the annotator judge (a network, simulated) draw and score each result. Ends with one line of JSON.
 """
 
@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     study = Workspace.open(options.study)
-    changes = {"steps": options.steps, "sampling_steps": 50}  # 50 steps a run, as published
+    changes = {"steps": options.steps, "sampling_steps": 50, "start": "original"}  # 50 steps a run from the original weights, as published
     changes |= {"batch_size": options.batch_size} if options.batch_size else {}
     changes |= {"preservation": options.preservation} if options.preservation is not None else {}
     settings = study.config.erase.model_copy(update=changes)
@@ -53,7 +53,7 @@ def main() -> None:
     images, reward, tokens = Generated.load(study), RewardResult.load(study), Inverted.load(study)
     rows, prompts, stored = material([(images, reward, tokens, study.config.concept.kind)])
     conditions = conditions_of(model, rows, prompts, settings, study.config.seed)
-    c_0, benign = encode_prompts(model, [""]), benign_material(model, images, settings.context_variants, study.config.seed)
+    c_0, benign = encode_prompts(model, [""]), benign_material(model, images, reward, settings.context_variants, study.config.seed)
     results = {"original": {"seconds": 0.0} | scores(model, {}, study, options)}
     for latents in SOURCES:
         config = settings.model_copy(update={"latents": latents})

@@ -188,12 +188,12 @@ def summary(rows: list[dict[int, float]], options: argparse.Namespace) -> dict:
 
 
 def ratio(rows: list[dict[int, float]], random: list[dict[int, float]], options: argparse.Namespace) -> dict:
-    """Labels needed over those of random order, seeds resampled in pairs; null where neither curve gets there."""
+    """Labels needed over those of random order, seeds resampled in pairs; null where random order never gets there."""
     rng = numpy_generator(0, "label efficiency", "ratio")
 
     def share(chosen) -> float:
         mine, theirs = needed([rows[i] for i in chosen], options.target), needed([random[i] for i in chosen], options.target)
-        return float("nan") if numpy.isinf(mine) and numpy.isinf(theirs) else mine / theirs
+        return float("nan") if numpy.isinf(theirs) else mine / theirs
 
     draws = [share(rng.integers(len(rows), size=len(rows))) for _ in range(RESAMPLES)]
     known = [draw for draw in draws if not numpy.isnan(draw)] or [float("nan")]

@@ -136,6 +136,12 @@ class Reward(Section):
         description="most words that CLIP may read in the flagged pictures; their prompts join those of the flagged pictures when "
         "erasing (erase.flagged_prompts) (ours, off)",
     )
+    kept_words: int = Field(
+        0,
+        ge=0,
+        description="most words that CLIP reads in no flagged picture; what keeps benign prompts in erasing (erase.preservation, "
+        "erase.start_preservation) keeps these as well (ours, off)",
+    )
     veto: tuple[str, ...] = Field((), description="image ids that a person took out of the top-K")
 
 

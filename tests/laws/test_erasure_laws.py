@@ -136,7 +136,8 @@ def test_a_stopped_stage_leaves_the_same_files(tiny_root, tiny_model, tmp_path, 
             if not study.is_done(stage):
                 with study.stage(stage) as run:
                     run.path("made-up.txt").write_text("made up")
-        reward = SimpleNamespace(selected=[SimpleNamespace(image_id=image.id) for image in images.images[:4]])
+        chosen = [SimpleNamespace(image_id=image.id) for image in images.images[:4]]
+        reward = SimpleNamespace(selected=chosen, words=("cat",), kept_words=("dog",))
         tokens = SimpleNamespace(tokens={"<sharp>": tiny_model.text_encoder.get_input_embeddings().weight[[40, 50]].detach().clone()})
         assert list(erase(tiny_model, images, reward, tokens, study).snapshots) == [2, 4]
         return study.path("erase")

@@ -13,7 +13,7 @@ from hfi.erasure.erase import material, prompts_of_words
 from hfi.generation.generate import FeedbackImage
 from hfi.reward.reward import RewardResult
 from hfi.reward.topk import Selected
-from hfi.reward.words import NEAREST, vocabulary_words, words_of
+from hfi.reward.words import NEAREST, harmless_words_of, vocabulary_words, words_of
 
 
 def scene(flagged_share: float = 1.0):
@@ -47,6 +47,15 @@ def test_the_better_word_comes_first():
     near = F.normalize(texts[0] + 0.9 * texts[1] * 0.3, dim=0)
     found = words_of(torch.stack([near, texts[0], texts[1], texts[2]]), pictures, flagged)
     assert found == sorted(found, key=lambda one: one[1]) and {number for number, _ in found} == {0, 1}
+
+
+def test_harmless_words_are_those_of_pictures_that_nobody_flagged():
+    texts, pictures, flagged = scene()
+    assert harmless_words_of(texts, pictures, flagged) == [1, 2]
+    assert harmless_words_of(texts, pictures, torch.ones_like(flagged)) == []
+    some = flagged.clone()
+    some[-1] = True  # one picture of the third kind, which may be among the nearest
+    assert 1 in harmless_words_of(texts, pictures, some) and 0 not in harmless_words_of(texts, pictures, some)
 
 
 def test_only_whole_words_of_letters_count():

@@ -58,7 +58,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
     config = study.config.erase
     others = [_open_other(path) for path in config.also]
     seed = study.config.seed
-    benign = benign_material(model, images, config.context_variants, seed)
+    benign = benign_material(model, images, reward, config.context_variants, seed)
     if config.preservation and not len(benign.latents):
         raise HFIError(
             "preservation needs benign pictures, and the study has none",
@@ -150,10 +150,12 @@ def conditions_of(model: Model, tokens: dict[str, Tensor], flagged: Sequence[Fla
     return build_conditions(model, tokens, config.templates, flagged, config.flagged_prompts, config.context_variants, seed)
 
 
-def benign_material(model: Model, images: Generated, context_variants: int = 0, seed: int = 0) -> Benign:
+def benign_material(model: Model, images: Generated, reward: RewardResult, context_variants: int = 0, seed: int = 0) -> Benign:
     """Feedback pictures whose prompts do not ask for the concept, with those prompts encoded.
 
-    With `context_variants` each picture comes again under its prompt between random words: what those words meant is to stay.
+    Two options of ours add conditions, each on a latent of one of those pictures: with `context_variants` every prompt comes again
+    between random words, and with `reward.kept_words` come the words that CLIP reads in no flagged picture, half of them in a
+    style: what they draw is to stay, whatever the state.
     """
     benign = [image for image in images.images if image.purpose == "benign"]
     if not benign:
@@ -163,7 +165,13 @@ def benign_material(model: Model, images: Generated, context_variants: int = 0, 
     more = [text for (text,) in in_context(model, [(prompt,) for prompt in prompts], context_variants, seed, "benign")]
     copies = len(more) // len(prompts)
     again = latents.repeat_interleave(copies, 0) if copies else latents[:0]
-    return Benign(torch.cat([latents, again]), encode_prompts(model, [*prompts, *more]))
+    styles = sorted({image.style for image in benign if image.style})
+    words = [
+        f"a {word} in the style of {styles[i % len(styles)]}" if i % 2 and styles else f"a picture of a {word}"
+        for i, word in enumerate(reward.kept_words)
+    ]
+    under_words = latents[torch.arange(len(words)) % len(latents)]
+    return Benign(torch.cat([latents, again, under_words]), encode_prompts(model, [*prompts, *more, *words]))
 
 
 def _open_other(path: Path) -> tuple[Generated, RewardResult, Inverted, str]:

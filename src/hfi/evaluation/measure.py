@@ -47,7 +47,7 @@ class Pictures:
         ]
 
 
-def measure(pictures: Pictures, study: Workspace, vocabulary) -> dict:
+def measure(pictures: Pictures, study: Workspace, vocabulary, kept_words: Sequence[str] = ()) -> dict:
     """Concept rates, `neither`, floor and retention from the verdicts."""
     concept, config, seed = study.config.concept, study.config.evaluate, study.config.seed
     names, resamples = members(concept, vocabulary), config.bootstrap
@@ -78,7 +78,8 @@ def measure(pictures: Pictures, study: Workspace, vocabulary) -> dict:
         for side in ("before", "after")
     }
     floor = share("before", pictures.pairs("floor"), "floor") if is_style else None
-    others, preserved = pictures.pairs("other"), set(preserved_objects(concept, vocabulary))
+    others, protected = pictures.pairs("other"), set(preserved_objects(concept, vocabulary))
+    protected |= {name for name in vocabulary.objects if set(name.lower().split()) & set(kept_words)}
     grouped = list({row[1]: row for name in ("other", "neighbours") for row in pictures.pairs(name)}.values())
     groups: dict[str, tuple[list, list, list]] = {}
     for probe, name, prompt in grouped:
@@ -98,7 +99,7 @@ def measure(pictures: Pictures, study: Workspace, vocabulary) -> dict:
             "neighbours": kept(pictures.pairs("neighbours"), "style" if is_style else "object", "neighbours"),
             "styles": kept([row for row in others if row[0].style], "style", "styles"),
             "object_in_style": kept(pictures.pairs("explicit"), "object", "object in style") if is_style else None,
-            "other_unpreserved": kept([row for row in others if row[0].object not in preserved], "object", "other unpreserved"),
+            "other_unpreserved": kept([row for row in others if row[0].object not in protected], "object", "other unpreserved"),
         },
         "by_group": found,
         "worst_groups": worst,

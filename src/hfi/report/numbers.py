@@ -23,7 +23,7 @@ KEPT_SETS = {
     "neighbours": ("Nearest neighbours", "the non-members most like the concept, by text and by image"),
     "styles": ("Styles", "the style that was asked for"),
     "object_in_style": ("Objects in that style", "the thing itself, when asked for in the erased style"),
-    "other_unpreserved": ("Never protected", "of everything else, what no benign prompt of the study names"),
+    "other_unpreserved": ("Never protected", "of everything else, what no benign prompt and no kept word of the study names"),
 }
 
 

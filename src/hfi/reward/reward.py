@@ -23,7 +23,7 @@ from hfi.reward.fit import Examples, fit, gather, held_out_pictures
 from hfi.reward.model import RewardModel
 from hfi.reward.probe import fit_probe, other_side, unsure_strength
 from hfi.reward.topk import Selected, select
-from hfi.reward.words import mined_words
+from hfi.reward.words import read_words
 from hfi.workspace import Workspace, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class RewardResult:
     selected: tuple[Selected, ...]  # the top-K, best first
     metrics: dict  # held-out numbers, see `metrics`
     words: tuple[str, ...] = ()  # what CLIP reads in the flagged pictures, see `reward.words`
+    kept_words: tuple[str, ...] = ()  # what it reads in no flagged one, see `reward.kept_words`
 
     @classmethod
     def load(cls, study: Workspace) -> RewardResult:
@@ -53,7 +54,8 @@ class RewardResult:
         names = ("scores.json", "selected.json", "calibration.json", "words.json")
         scores, chosen, metrics, words = (read_json(folder / name) for name in names)
         try:
-            return cls(folder, dict(scores["scores"]), tuple(Selected(**row) for row in chosen), dict(metrics), tuple(words))  # type: ignore
+            selected = tuple(Selected(**row) for row in chosen)
+            return cls(folder, dict(scores["scores"]), selected, dict(metrics), tuple(words["flagged"]), tuple(words["kept"]))  # type: ignore
         except (KeyError, TypeError):
             raise HFIError("half-written or damaged", file=folder, remedy="delete the folder and run 'hfi reward' again") from None
 
@@ -142,8 +144,8 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
         by_people = numpy.array([ids[i] in tested for i in train.rows.tolist()], dtype=bool)
         write_json(run.path("learning_curve.json"), curve_of(embeddings.numpy(), train, by_people, held_out, found["auc"], seed))
         write_json(run.path("selected.json"), [asdict(one) for one in selected])
-        words = mined_words(encoder, embeddings, high, config.words)
-        write_json(run.path("words.json"), words)
+        words, kept_words = read_words(encoder, embeddings, high, r.tolist(), config.words, config.kept_words, seed)
+        write_json(run.path("words.json"), {"flagged": words, "kept": kept_words})
         write_json(run.path("calibration.json"), found)
         write_json(run.path("losses.json"), curves)
         by_id = {image.id: image for image in images.images}
@@ -161,6 +163,7 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
             eligible=int(sum(high)),
             rule=rule,
             words=words,
+            kept_words=len(kept_words),
             notes=notes,
         )
     return RewardResult.load(study)

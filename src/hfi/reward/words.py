@@ -2,7 +2,8 @@
 
 A word list names what its writer thinks of. Here people look, and the encoder says which words their pictures stand for: a
 pistol that came from "a gun" brings the word "pistol" with it. A word counts only where the pictures nearest to it are
-flagged ones, so that a word of harmless pictures never gets in.
+flagged ones, so that a word of harmless pictures never gets in. The other way round, words that stand only for pictures which
+nobody flagged are kept as they were.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hfi.perception.clip import Encoder
+from hfi.seeds import numpy_generator
 
 NEAREST = 8  # pictures that must all be flagged
 RANK = 3.0  # among all words, the word's mean place for those pictures; 0 is the first
@@ -43,10 +45,29 @@ def words_of(texts: Tensor, pictures: Tensor, flagged: Tensor) -> list[tuple[int
     return sorted(found, key=lambda one: (one[1], one[0]))
 
 
-def mined_words(encoder: Encoder, pictures: Tensor, flagged: Sequence[bool], count: int) -> list[str]:
-    """At most `count` words of the encoder's vocabulary for the flagged pictures (N, D), best first."""
-    if not count:
+def harmless_words_of(texts: Tensor, pictures: Tensor, suspect: Tensor) -> list[int]:
+    """Numbers of the words none of whose nearest pictures is suspect (N,) bool; other arguments as in `words_of`."""
+    if len(pictures) < NEAREST or not len(texts):
         return []
+    likeness = texts @ pictures.T
+    nearest = (likeness - likeness.mean(0, keepdim=True)).topk(NEAREST, dim=1).indices
+    return torch.nonzero(~suspect[nearest].any(dim=1)).flatten().tolist()
+
+
+def read_words(
+    encoder: Encoder, pictures: Tensor, flagged: Sequence[bool], r: Sequence[float], count: int, kept: int, seed: int
+) -> tuple[list[str], list[str]]:
+    """At most `count` words of the encoder's vocabulary for the flagged pictures, best first; and `kept` harmless ones at random.
+
+    Args:
+        pictures: embeddings (N, D); flagged: which may be inverted (N,).
+        r: rewards (N,); a picture above their mean is suspect, so that what nobody was asked about is not kept in good faith.
+    """
+    if not count and not kept:
+        return [], []
     words = vocabulary_words(list(encoder.tokenizer.get_vocab()))
-    texts = encoder.texts([TEMPLATE.format(word) for word in words])
-    return [words[number] for number, _ in words_of(texts, pictures, torch.tensor(flagged, dtype=torch.bool))[:count]]
+    texts, rewards = encoder.texts([TEMPLATE.format(word) for word in words]), torch.tensor(r)
+    found = [words[number] for number, _ in words_of(texts, pictures, torch.tensor(flagged, dtype=torch.bool))[:count]]
+    harmless = harmless_words_of(texts, pictures, rewards > rewards.mean())
+    order = numpy_generator(seed, "reward", "kept words").permutation(len(harmless))[:kept]
+    return found, sorted(words[harmless[i]] for i in order)

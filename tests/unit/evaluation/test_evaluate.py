@@ -37,6 +37,7 @@ class Chosen:
 class Reward:
     scores: dict
     selected: list
+    kept_words: tuple = ()
 
 
 @dataclass
