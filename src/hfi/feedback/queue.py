@@ -37,7 +37,7 @@ MINE = text(f"""{LEASE} WHERE l.annotator = :who AND l.answered = 0 AND l.until 
 MINE_OF_ITEMS = text(f"{LEASE} WHERE l.annotator = :who AND l.item IN :items").bindparams(bindparam("items", expanding=True))
 HAND_OUT = text("""INSERT INTO lease (token, item, annotator, turn, until, answered) VALUES (:token, :item, :who, :turn, :until, 0)
                    ON CONFLICT (item, annotator, turn) DO UPDATE SET until = excluded.until""")
-RENEW = text("UPDATE lease SET until = :until WHERE number = :number")
+RENEW = text("UPDATE lease SET until = :until WHERE number IN :numbers").bindparams(bindparam("numbers", expanding=True))
 RECORD = insert(tables.judgement)
 CLOSE = text("UPDATE lease SET answered = 1 WHERE number = :number")
 KNOWN_VERSION = text("SELECT 1 FROM guideline WHERE version = :version")
@@ -174,7 +174,7 @@ class Queue:
         self.store, self.settings, self.seed, self.round = store, settings, seed, round
         self.chooser = Chooser(settings.queue, seed, round, folder)
         self.standing = standing.Standing(settings.queue, round)
-        self._numbers: dict[str, int] = {}  # of people by pseudonym; a number never changes
+        self._numbers: dict[str, int] = {}  # of people by pseudonym, as read transactions found them; a number never changes
         with store.writing() as connection:
             items.bring_up_to_date(connection, settings, seed, round)
 
@@ -223,7 +223,7 @@ class Queue:
 
         Raises Unknown (404), NotYours (403), Answered (409: say which submission it revises), Expired (409: late, and somebody else
         took the place; a late answer is taken when the place is still free), Invalid (422: does not fit the item, or the
-        submission's UUID was used for another answer).
+        submission's UUID was used for another answer). All that before anything is written: see `hfi.feedback.web.desk`.
         """
         _check_submission(submission)
         moment = time.time()
@@ -367,24 +367,23 @@ class Queue:
     # --- within a transaction -----------------------------------------------------------------------------------------------
 
     def _annotator(self, connection: Connection, pseudonym: str) -> int:
-        """The number of a person, made known where it is new. A new one is remembered at the next look: this one may be undone."""
-        if (known := self._numbers.get(pseudonym)) is None:
-            there = standing.number(connection, pseudonym) >= 0
-            known = annotator_ids(connection, {pseudonym: "human"}, self.store.path)[pseudonym]
-            if there:
-                self._numbers[pseudonym] = known
-        return known
+        """The number of a person, made known where it is new. What this transaction finds is not remembered: it may yet be undone."""
+        known = self._numbers.get(pseudonym)
+        return annotator_ids(connection, {pseudonym: "human"}, self.store.path)[pseudonym] if known is None else known
 
     def _number(self, connection: Connection, pseudonym: str) -> int:
-        """The number of an annotator of any kind; -1 for one who has not been asked anything yet."""
-        known = self._numbers.get(pseudonym)
-        return standing.number(connection, pseudonym) if known is None else known
+        """The number of an annotator, in a read transaction; -1 for one who has not been asked anything yet."""
+        if (known := self._numbers.get(pseudonym)) is None:
+            known, kind = standing.number(connection, pseudonym)
+            if kind == "human":
+                self._numbers[pseudonym] = known
+        return known
 
     def _lease(self, connection: Connection, who: int, mine: list[Row], chosen: list[tuple[int, int]], moment: float) -> list[Item]:
         """Renew what the annotator holds and hand out what was chosen."""
         until = moment + self.settings.queue.lease_seconds
         if mine:
-            connection.execute(RENEW, [{"until": until, "number": row.number} for row in mine])
+            connection.execute(RENEW, {"until": until, "numbers": [row.number for row in mine]})
         found = list(mine)
         if chosen:
             rows = [{"token": secrets.token_hex(12), "who": who, "item": item, "turn": turn, "until": until} for item, turn in chosen]

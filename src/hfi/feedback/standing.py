@@ -18,7 +18,10 @@ MANY, MANY_SECONDS = 20_000, 60.0  # for annotators with that many answers, for 
 PACE_SECONDS = 600.0
 PACE_ANSWERS = 5  # fewer tell no pace
 
-TALLY = "annotator = :who AND round = :round AND day = :day"
+NUMBER = text("SELECT id, kind FROM annotator WHERE pseudonym = :pseudonym")
+CHOICES = text("SELECT choices FROM preference WHERE annotator = :who")
+COUNT = text("""UPDATE tally SET answers = answers + :answers, flagged = flagged + :flagged
+                WHERE annotator = :who AND round = :round AND day = :day""")
 OPEN = text("SELECT count(*) FROM item WHERE round = :round AND gold = 0 AND done = 0")
 # a count for each lease: as a join, PostgreSQL without statistics walks over all items for each of them
 OWN_OPEN = text("""SELECT count(*) FROM lease AS l WHERE l.annotator = :who AND l.answered = 1 AND l.turn = 0
@@ -29,15 +32,15 @@ RECENT = text("""SELECT created FROM judgement WHERE annotator = :who AND lease 
 FLAGGED = text("""SELECT 1 FROM judgement WHERE image = :image AND value = 'present' AND annotator != :who LIMIT 1""")
 
 
-def number(connection: Connection, pseudonym: str) -> int:
-    """The annotator's number; -1 for one who has not been asked anything yet."""
-    found = connection.scalar(text("SELECT id FROM annotator WHERE pseudonym = :pseudonym"), {"pseudonym": pseudonym})
-    return -1 if found is None else found
+def number(connection: Connection, pseudonym: str) -> tuple[int, str]:
+    """The annotator's number and kind; -1 for one who has not been asked anything yet."""
+    found = connection.execute(NUMBER, {"pseudonym": pseudonym}).first()
+    return (-1, "") if found is None else tuple(found)
 
 
 def preferences(connection: Connection, who: int) -> dict:
     """What the annotator chose, as plain data; empty for the defaults."""
-    found = connection.scalar(text("SELECT choices FROM preference WHERE annotator = :who"), {"who": who})
+    found = connection.scalar(CHOICES, {"who": who})
     return json.loads(found) if found else {}
 
 
@@ -58,8 +61,11 @@ def count(connection: Connection, who: int, round: str, judgement: Judgement, be
     flagged = 0
     if judgement.task == "binary":
         present = judgement.value == "present"
-        others = connection.scalar(FLAGGED, {"image": judgement.images[0], "who": who}) is not None
-        flagged = int(present or others) if before is None else int(present and before.value != "present" and not others)
+        where = {"image": judgement.images[0], "who": who}
+        if before is None:
+            flagged = int(present or connection.scalar(FLAGGED, where) is not None)
+        elif present and before.value != "present":
+            flagged = int(connection.scalar(FLAGGED, where) is None)
     _add(connection, who, round, now()[:10], int(before is None), flagged)
 
 
@@ -70,8 +76,7 @@ def uncount(connection: Connection, who: int, row: Row) -> None:
 
 def _add(connection: Connection, who: int, round: str, day: str, answers: int, flagged: int) -> None:
     where = {"who": who, "round": round, "day": day, "answers": answers, "flagged": flagged}
-    change = text(f"UPDATE tally SET answers = answers + :answers, flagged = flagged + :flagged WHERE {TALLY}")
-    if not connection.execute(change, where).rowcount:
+    if not connection.execute(COUNT, where).rowcount:
         row = {"annotator": who, "round": round, "day": day, "answers": answers, "flagged": flagged}
         connection.execute(insert(tables.tally), row)
 

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from hfi.feedback.judgements import MAX_RANKED
 from hfi.feedback.queue import MOST, Answer, Entry, Item, Receipt
 from hfi.feedback.tables import LABEL_ROUND
-from hfi.feedback.web.desk import ASK, SAVE
 from hfi.feedback.web.guard import needs, token
 from hfi.feedback.web.state import Person, State
 
@@ -122,7 +121,7 @@ async def next_items(
 ) -> NextOut:
     """One's own open items first, then new ones; asking keeps them reserved."""
     state: State = request.app.state.hfi
-    return await state.desk.do(ASK, _next, state, person.pseudonym, count, round)
+    return await state.desk.ask(_next, state, person.pseudonym, count, round)
 
 
 def _next(state: State, pseudonym: str, count: int, round: str) -> NextOut:
@@ -137,14 +136,14 @@ async def answers(request: Request, person: Annotator, sent: AnswerIn) -> Receip
     """Record an answer. The same submission again gives the same receipt and stores nothing."""
     state: State = request.app.state.hfi
     answer = Answer(sent.value, tuple(sent.ranking), tuple(sent.excluded), sent.seconds, sent.guideline, sent.revises and str(sent.revises))
-    return receipt_out(await state.desk.do(SAVE, state.queue.submit, person.pseudonym, sent.item, answer, str(sent.submission)))
+    return receipt_out(await state.desk.save(state.queue.submit, person.pseudonym, sent.item, answer, str(sent.submission)))
 
 
 @router.post("/undo", responses=REFUSALS, dependencies=[Depends(token)])
 async def undo(request: Request, person: Annotator, sent: UndoIn) -> ReceiptOut:
     """Withdraw an answer by a new row; twice is once."""
     state: State = request.app.state.hfi
-    return receipt_out(await state.desk.do(SAVE, state.queue.undo, person.pseudonym, str(sent.submission)))
+    return receipt_out(await state.desk.save(state.queue.undo, person.pseudonym, str(sent.submission)))
 
 
 @router.get("/history", responses=REFUSALS)

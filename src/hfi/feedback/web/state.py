@@ -56,7 +56,7 @@ class State:
         self.secret = _secret(study)
         self.id = hashlib.sha256(b"study" + self.secret).hexdigest()[:12]  # tells this study's cookies and outbox from another's
         self.cookie = f"hfi_{self.id}"
-        self.fresh, self.desk = Fresh(), Desk()
+        self.fresh, self.desk = Fresh(), Desk(self.store.writing)
         self._queues: dict[str, Queue] = {}
         self._rounds: tuple[float, list[str]] = (-FRESH_SECONDS - 1, [])
         self._guideline: tuple[tuple, Guideline, int] | None = None
