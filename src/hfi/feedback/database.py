@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Dialect, Engine, MetaData, Table, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.pool import QueuePool
 
@@ -106,7 +106,7 @@ def open_engine(where: Path | str, busy_seconds: float, application_id: int) -> 
     except ModuleNotFoundError:
         raise HFIError("PostgreSQL needs the package psycopg", field=URL_VARIABLE, remedy="pip install 'hfi[postgres]'") from None
     event.listen(engine, "connect", _prepare_postgresql)
-    event.listen(engine, "checkout", _still_there)
+    event.listen(engine, "checkout", lambda connection, record, _: _still_there(engine.dialect, connection, record))
     event.listen(engine, "checkin", lambda _, record: record.info.update(idle_since=time.monotonic()))
     event.listen(engine, "begin", lambda connection: _begin_postgresql(connection, busy_seconds, application_id))
     return engine
@@ -145,15 +145,13 @@ def _prepare_postgresql(connection, _) -> None:
     connection.commit()
 
 
-def _still_there(connection, record, _) -> None:
+def _still_there(dialect: Dialect, connection, record) -> None:
     """A connection that lay idle may have lost its server; one that was used just now is not asked, for that costs as much as a query."""
     if time.monotonic() - record.info.get("idle_since", time.monotonic()) > TRUSTED_SECONDS:
-        import psycopg
-
         try:
             connection.execute("SELECT 1")
             connection.rollback()
-        except psycopg.Error as error:
+        except dialect.loaded_dbapi.Error as error:
             raise DisconnectionError from error  # the pool opens another one in its place
 
 
