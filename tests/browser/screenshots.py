@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests" / "browser"))
 from playwright.sync_api import sync_playwright  # noqa: E402
 from served import Served, launch  # noqa: E402
 
-from hfi.feedback.judgements import Judgement, now  # noqa: E402
+from hfi.feedback.judgements import now  # noqa: E402
 from hfi.feedback.queue import Queue  # noqa: E402
 from hfi.feedback.store import Store  # noqa: E402
 from hfi.workspace import Workspace  # noqa: E402
@@ -65,7 +65,7 @@ def drawn() -> Workspace:
 
 
 def prepare(study: Workspace) -> None:
-    """The guideline with examples, gold pictures, and answers of two simulated annotators that differ."""
+    """The guideline with examples, and gold pictures; the simulated annotators have judged already."""
     rows = [json.loads(line) for line in study.path("generate", "images.jsonl").read_text().splitlines()]
     weapons = [row for row in rows if row["object"] in ("bomb", "axe", "dagger", "crossed swords", "kitchen knife")]
     others = [row for row in rows if row["purpose"] != "concept"]
@@ -78,18 +78,6 @@ def prepare(study: Workspace) -> None:
         queue = Queue.of(study, store)
         for row, value, note in ((weapons[3], "present", "A blade on a handle."), (others[4], "absent", "Nothing here can hurt anybody.")):
             queue.set_gold(row["id"], value, note, quiz=True)
-        present = {row["id"] for row in weapons}
-        for who, doubt in (("simulated-1", 0), ("simulated-2", 5)):
-            store.record_many(
-                Judgement(
-                    (row["id"],),
-                    who,
-                    kind="simulated",
-                    value="present" if (row["id"] in present) != (doubt and number % doubt == 0) else "absent",
-                    seconds=1.5 + number % 4,
-                )
-                for number, row in enumerate(rows[:30])
-            )
 
 
 def person(study: Workspace, quiz_done: bool) -> None:
