@@ -9,7 +9,7 @@ TRAINING := $(VENV)/.installed-training
 BROWSER := $(VENV)/.installed-browser
 PYTEST_FLAGS ?=
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
-POSTGRES_TESTS := $(addprefix tests/unit/feedback/test_,store.py queue.py accounts.py migrations.py)
+POSTGRES_TESTS := tests/unit/feedback tests/web tests/laws/test_feedback_laws.py tests/cli/test_label_command.py
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
@@ -46,10 +46,10 @@ test: $(STAMP)  ## the tests, under ten minutes on two cores
 test-slow: $(STAMP)  ## the slow kinds: kill -9 in every stage, the wheel, the full demo
 	@$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
 
-test-postgres: $(STAMP)  ## the feedback store's tests against a real PostgreSQL server on loopback (installs it from Debian's packages)
+test-postgres: $(STAMP)  ## the feedback and labelling tests against a real PostgreSQL server on loopback (installs it from Debian's packages)
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || (echo "Installing PostgreSQL ..." && $(SUDO) apt-get update -qq && \
 		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >/dev/null)
-	@$(BIN)/python tests/postgres.py $(BIN)/python -m pytest -m "not slow" $(POSTGRES_TESTS) $(PYTEST_FLAGS)
+	@$(BIN)/python tests/postgres.py $(BIN)/python -m pytest -m "not slow and not browser" $(POSTGRES_TESTS) $(PYTEST_FLAGS)
 
 $(BROWSER): $(STAMP)
 	@command -v chromium >/dev/null || (echo "Installing Chromium ..." && $(SUDO) apt-get update -qq && \

@@ -207,7 +207,8 @@ def annotate(client: Client, tally: Tally, stop: threading.Event, phase: float) 
             if not items:
                 stop.wait(0.2)
                 continue
-        stop.wait(max(0.0, tick - time.monotonic()))
+        if stop.wait(max(0.0, tick - time.monotonic())):
+            return  # not due yet: else all would send at once as the run ends
         tick = max(tick + 1.0, time.monotonic())
         send(client, tally, items.pop(0)["id"], stop)
 

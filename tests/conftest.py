@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -24,15 +25,29 @@ def _one_thread():
 
 @pytest.fixture(autouse=True)
 def _database(monkeypatch):
-    """SQLite, whatever the environment says; under `make test-postgres` an empty PostgreSQL database for each test."""
+    """SQLite, whatever the environment says; under `make test-postgres` an empty PostgreSQL database for each test.
+
+    There, a second study of a test gets a database of its own: the variable can name one only.
+    """
     monkeypatch.delenv("HFI_DATABASE_URL", raising=False)
     if not (running := os.environ.get("HFI_TEST_POSTGRES")):
         yield
         return
+    from hfi.feedback import database
     from postgres import fresh_database
 
-    with fresh_database(running) as url:
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(fresh_database(running))
         monkeypatch.setenv("HFI_DATABASE_URL", url)
+        urls: dict[Path, str] = {}
+
+        def place(study) -> str:
+            root = study.root.resolve()
+            if root not in urls:
+                urls[root] = stack.enter_context(fresh_database(running)) if urls else url
+            return urls[root]
+
+        monkeypatch.setattr(database, "place", place)
         yield
 
 

@@ -1,7 +1,7 @@
 """A picture of every page of the labelling app: desktop and phone, light and dark, into build/screenshots/. Run by `make screenshots`.
 
-The pictures to judge are the embedded model's; the judgements on the reviewer's page are played by simulated annotators, and the page
-says so. Two of the pictures go into the docs with --docs.
+The pictures to judge are the embedded model's; the judgements on the reviewer's page are of simulated annotators, stored and shown as
+such. Two of the pictures go into the docs with --docs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))
@@ -20,7 +19,7 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 from served import Served, launch  # noqa: E402
 
 from hfi.feedback.judgements import now  # noqa: E402
-from hfi.feedback.queue import Answer, Preferences, Queue  # noqa: E402
+from hfi.feedback.queue import Queue  # noqa: E402
 from hfi.feedback.store import Store  # noqa: E402
 from hfi.workspace import Workspace  # noqa: E402
 
@@ -43,7 +42,7 @@ SHOTS = {  # name -> (address, keys pressed first)
     "settings": ("/settings", ()),
     "guideline": ("/guideline", ()),
     "review": ("/review?who=everyone", ()),
-    "disagreements": ("/review/disagreements", ()),
+    "disagreements": ("/review/disagreements?who=everyone", ()),
     "gold": ("/review/gold", ()),
     "accounts": ("/admin/accounts", ()),
     "edit-guideline": ("/admin/guideline", ()),
@@ -66,7 +65,7 @@ def drawn() -> Workspace:
 
 
 def prepare(study: Workspace) -> None:
-    """The guideline with examples, gold pictures, and a few answers of two people that differ."""
+    """The guideline with examples, and gold pictures; the simulated annotators have judged already."""
     rows = [json.loads(line) for line in study.path("generate", "images.jsonl").read_text().splitlines()]
     weapons = [row for row in rows if row["object"] in ("bomb", "axe", "dagger", "crossed swords", "kitchen knife")]
     others = [row for row in rows if row["purpose"] != "concept"]
@@ -79,13 +78,6 @@ def prepare(study: Workspace) -> None:
         queue = Queue.of(study, store)
         for row, value, note in ((weapons[3], "present", "A blade on a handle."), (others[4], "absent", "Nothing here can hurt anybody.")):
             queue.set_gold(row["id"], value, note, quiz=True)
-        present = {row["id"] for row in weapons}
-        for who, doubt in (("simulated-1", 0), ("simulated-2", 5)):
-            queue.save_preferences(who, Preferences(consented=now(), quiz_done=True))
-            for number, item in enumerate(queue.next(who, 30)):
-                if item.task == "binary":
-                    seen = (item.images[0] in present) != (doubt and number % doubt == 0)
-                    queue.submit(who, item.id, Answer("present" if seen else "absent", seconds=1.5 + number % 4), str(uuid4()))
 
 
 def person(study: Workspace, quiz_done: bool) -> None:

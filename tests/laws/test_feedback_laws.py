@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -27,6 +28,10 @@ from hfi.feedback.store import Store
 from hfi.workspace import Workspace
 
 IDS = [f"im{i:03d}" for i in range(40)]
+ON_POSTGRES = "HFI_TEST_POSTGRES" in os.environ
+sqlite_only = pytest.mark.skipif(ON_POSTGRES, reason="words that only SQLite knows")
+postgres_only = pytest.mark.skipif(not ON_POSTGRES, reason="words that only PostgreSQL knows")
+TRUNCATE = pytest.param("TRUNCATE judgement CASCADE", marks=postgres_only)
 
 
 def study_with_pictures(root: Path, ids=IDS) -> Workspace:
@@ -41,17 +46,28 @@ def start(code: str, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def plain_client(study: Workspace) -> contextlib.AbstractContextManager:
+    """The database without any of our code."""
+    if url := os.environ.get("HFI_DATABASE_URL"):
+        import psycopg
+
+        return psycopg.connect(url)
+    return contextlib.closing(sqlite3.connect(study.store_path))
+
+
+REPLACE = "INSERT OR REPLACE INTO judgement SELECT * FROM judgement LIMIT 1"
+
+
 @pytest.mark.parametrize(
-    "order",
-    ["UPDATE judgement SET value = 'absent'", "DELETE FROM judgement", "INSERT OR REPLACE INTO judgement SELECT * FROM judgement LIMIT 1"],
+    "order", ["UPDATE judgement SET value = 'absent'", "DELETE FROM judgement", pytest.param(REPLACE, marks=sqlite_only), TRUNCATE]
 )
 def test_a_recorded_judgement_cannot_be_changed_by_any_client(tmp_path, order):
     study = study_with_pictures(tmp_path / "s")
     with Store.of(study) as store:
         store.record(Judgement((IDS[0],), "ann", value="present"))
         before = list(store.judgements())
-    with sqlite3.connect(study.store_path) as raw, pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        raw.execute(order)  # a plain client, without any of our code
+    with plain_client(study) as raw, pytest.raises(Exception, match="append-only"):
+        raw.execute(order)
     with Store.of(study) as store:
         assert list(store.judgements()) == before
 
@@ -70,7 +86,8 @@ RECORDER = """
 import sys
 from hfi.feedback.judgements import Judgement
 from hfi.feedback.store import Store
-store = Store(sys.argv[1])
+from hfi.workspace import Workspace
+store = Store.of(Workspace.open(sys.argv[1]))
 for i in range(100000):
     store.record(Judgement((f"im{i % 40:03d}",), f"{sys.argv[2]}{i}", value="present"))
     print(i, flush=True)
@@ -82,7 +99,7 @@ def test_every_acknowledged_judgement_survives_kill_9(tmp_path):
     Store.of(study).close()
     acknowledged = -1
     for attempt in range(3):
-        process = start(RECORDER, str(study.store_path), f"r{attempt}-")
+        process = start(RECORDER, str(study.root), f"r{attempt}-")
         for line in process.stdout:
             acknowledged = int(line)
             if acknowledged >= 15 + 7 * attempt:
@@ -100,7 +117,8 @@ WRITER = """
 import sys
 from hfi.feedback.judgements import Judgement
 from hfi.feedback.store import Store
-store = Store(sys.argv[1])
+from hfi.workspace import Workspace
+store = Store.of(Workspace.open(sys.argv[1]))
 for i in range(60):
     store.record(Judgement((f"im{i % 40:03d}",), f"{sys.argv[2]}{i}", value="absent"))
 """
@@ -109,7 +127,7 @@ for i in range(60):
 def test_processes_that_write_at_once_lose_nothing(tmp_path):
     study = study_with_pictures(tmp_path / "s")
     Store.of(study).close()
-    writers = [start(WRITER, str(study.store_path), f"w{n}-") for n in range(3)]
+    writers = [start(WRITER, str(study.root), f"w{n}-") for n in range(3)]
     for writer in writers:
         _, errors = writer.communicate(timeout=120)
         assert writer.returncode == 0, errors

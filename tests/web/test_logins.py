@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from uuid import uuid4
 
 import pytest
 
+from hfi.feedback.accounts import Accounts
 from hfi.feedback.events import latest
 from web_study import consent, csrf_of, judgements
 
@@ -120,3 +122,28 @@ def test_an_administrator_cannot_lock_themselves_out(people, new_client):
     assert admin.form("/admin/remove", name="admin").status_code == 422
     assert admin.form("/admin/remove", name="reviewer").status_code == 303
     assert ">reviewer</th>" not in admin.get("/admin/accounts").text
+
+
+def test_who_logs_out_or_is_removed_is_out_at_once(people, new_client):
+    admin, annotator, reviewer = (logged_in(new_client(), name) for name in ("admin", "annotator", "reviewer"))
+    token, headers = annotator.cookies, {"x-csrf-token": annotator.csrf()}
+    assert annotator.get("/api/session").status_code == 200
+    annotator.form("/logout")
+    annotator.cookies = token  # somebody kept the cookie
+    assert annotator.get("/api/session").status_code == 401
+    assert annotator.post("/api/answers", json={}, headers=headers).status_code in (401, 403)
+    assert reviewer.get("/review").status_code == 200
+    admin.form("/admin/remove", "/admin/accounts", name="reviewer")
+    assert reviewer.get("/api/session").status_code == 401
+
+
+def test_who_is_removed_by_another_process_is_out_within_two_seconds(people, new_client, app, study):
+    annotator = logged_in(new_client(), "annotator")
+    assert annotator.get("/api/session").status_code == 200
+    elsewhere = Accounts.of(study)
+    elsewhere.remove("annotator")
+    elsewhere.close()
+    end = time.monotonic() + 2.0
+    while time.monotonic() < end and annotator.get("/api/session").status_code == 200:
+        time.sleep(0.05)
+    assert annotator.get("/api/session").status_code == 401 and annotator.get("/label").status_code == 303

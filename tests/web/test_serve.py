@@ -53,13 +53,16 @@ def test_another_address_needs_accounts(tmp_path):
         serve(study.root, host="0.0.0.0", port=0, open_browser=False)
 
 
-def test_a_port_in_use_and_a_study_without_pictures_are_named(tmp_path):
+def test_a_port_in_use_is_named(tmp_path):
     study = make_study(tmp_path / "study")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(HFIError, match="cannot listen on"):
             serve(study.root, port=taken.getsockname()[1], open_browser=False)
+
+
+def test_a_study_without_pictures_is_named(tmp_path):
     with pytest.raises(HFIError, match="no pictures to judge yet"):
         serve(make_study(tmp_path / "empty", pictures=0).root, port=0, open_browser=False)
 

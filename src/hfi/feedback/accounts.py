@@ -32,6 +32,8 @@ APPLICATION_ID = 0x48464941  # "HFIA"
 BUSY_SECONDS = 30
 SESSION_SECONDS = 12 * 3600.0  # from the last use
 TOUCH_SECONDS = 300.0  # a session's use is noted no more often than this
+REMEMBERED_SECONDS = 1.5  # so long may a session live on that another process has ended
+MOST_REMEMBERED = 1000  # sessions
 ATTEMPT_SECONDS = 15 * 60.0
 ATTEMPTS_OF_NAME, ATTEMPTS_OF_SOURCE = 5, 20
 SHORTEST, LONGEST = 10, 200  # characters of a password
@@ -109,7 +111,10 @@ class Accounts:
         self.path = database.name_of(self.where)
         self._engine: Engine | None = None
         self._turn = threading.Lock()
-        self._there = False
+        self._there, self._looked = False, float("-inf")  # whether there is any account; when there was none
+        # token's hash -> (when it was read, until when it lasts, session). Whatever is written puts a new dict in the place of this one,
+        # and a read that began before that ends in the old one, which nobody asks any more
+        self._sessions: dict[str, tuple[float, float, Session]] = {}
 
     @classmethod
     def of(cls, study: Workspace) -> Accounts:
@@ -124,10 +129,20 @@ class Accounts:
 
     def exist(self) -> bool:
         """Whether there is any account: then the server asks for a login, also on loopback."""
-        if not self._there and (not isinstance(self.where, Path) or self.where.exists()):
-            with self._reading() as connection:
-                self._there = connection.execute(account.select().limit(1)).first() is not None
+        if (known := self.exist_by_memory()) is not None:
+            return known
+        looked = time.monotonic()
+        with self._reading() as connection:
+            self._there = connection.execute(account.select().limit(1)).first() is not None
+        self._looked = looked
         return self._there
+
+    def exist_by_memory(self) -> bool | None:
+        """The same without the database; None where it has to be asked."""
+        if self._there:
+            return True
+        absent = isinstance(self.where, Path) and not self.where.exists()
+        return False if absent or time.monotonic() - self._looked < REMEMBERED_SECONDS else None
 
     def list(self) -> list[Account]:
         """All accounts, by name."""
@@ -235,10 +250,15 @@ class Accounts:
             return _open_session(connection, again)
 
     def session(self, token: str) -> Session | None:
-        """The session of a cookie, None when it is unknown or has ended. Sessions last 12 h from their last use."""
+        """The session of a cookie, None when it is unknown or has ended. Sessions last 12 h from their last use.
+
+        What this process ends is ended at once, what another one ends after REMEMBERED_SECONDS.
+        """
         if not token or not isinstance(token, str) or not self.exist():
             return None
-        moment = time.time()
+        if (known := self.session_by_memory(token)) is not None:
+            return known
+        moment, looked, sessions = time.time(), time.monotonic(), self._sessions
         query = session.join(account).select().where(session.c.token == _hash(token), session.c.until > moment)
         query = query.with_only_columns(*account.c, session.c.until)
         with self._reading() as connection:
@@ -250,7 +270,17 @@ class Accounts:
             until = moment + SESSION_SECONDS
             with self._writing() as connection:
                 connection.execute(session.update().where(session.c.token == _hash(token)), {"until": until})
-        return Session(token, _account(row), _iso(until))
+        found = Session(token, _account(row), _iso(until))
+        if len(sessions) >= MOST_REMEMBERED:
+            sessions.clear()
+        sessions[_hash(token)] = looked, until, found
+        return found
+
+    def session_by_memory(self, token: str) -> Session | None:
+        """The same without the database; None where it has to be asked."""
+        known = self._sessions.get(_hash(token))
+        fresh = known is not None and time.monotonic() - known[0] < REMEMBERED_SECONDS and time.time() < known[1]
+        return known[2] if fresh else None
 
     def log_out(self, token: str) -> None:
         """End a session; nothing happens when there is none."""
@@ -275,8 +305,11 @@ class Accounts:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Connection]:
         connecting, plain = self._open().connect(), database.plain_errors(self.path, BUSY_SECONDS)
-        with self._turn, plain, connecting.execution_options(writes=True) as connection, connection.begin():
-            yield connection
+        try:
+            with self._turn, plain, connecting.execution_options(writes=True) as connection, connection.begin():
+                yield connection
+        finally:
+            self._sessions, self._looked = {}, float("-inf")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Connection]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import Connection, Dialect, Engine, MetaData, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError
 from sqlalchemy.pool import QueuePool
 
 from hfi.errors import HFIError
@@ -23,6 +24,8 @@ from hfi.workspace import Workspace
 URL_VARIABLE = "HFI_DATABASE_URL"
 BUSY_SECONDS = 30
 CONNECTIONS = 8  # of one process; more threads than that wait their turn
+TRUSTED_SECONDS = 2.0  # PostgreSQL: how long a connection may lie idle before it is asked whether its server is there
+MANY = 1000  # rows that came at once
 ACCOUNTS_SCHEMA = "hfi_accounts"  # PostgreSQL: keeps names and passwords apart from judgements
 
 APPEND_ONLY = "judgements are append-only: record a later one instead"
@@ -99,9 +102,12 @@ def open_engine(where: Path | str, busy_seconds: float, application_id: int) -> 
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=0, connect_args={"connect_timeout": 10})
     except ModuleNotFoundError:
         raise HFIError("PostgreSQL needs the package psycopg", field=URL_VARIABLE, remedy="pip install 'hfi[postgres]'") from None
+    event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "checkout", lambda connection, record, _: _still_there(engine.dialect, connection, record))
+    event.listen(engine, "checkin", lambda _, record: record.info.update(idle_since=time.monotonic()))
     event.listen(engine, "begin", lambda connection: _begin_postgresql(connection, busy_seconds, application_id))
     return engine
 
@@ -124,11 +130,29 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _begin_postgresql(connection: Connection, busy_seconds: float, key: int) -> None:
     if connection.get_execution_options().get("writes", False):
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{int(busy_seconds * 1000)}ms'")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({key})")
+        # both in one message; values are taken in the order in which they stand
+        connection.exec_driver_sql(
+            f"SELECT set_config('lock_timeout', '{int(busy_seconds * 1000)}ms', true), pg_advisory_xact_lock({key})"
+        )
     else:
         # by the driver itself: SQLAlchemy would open a server-side cursor for it where the reader asked for streamed rows
         connection.connection.driver_connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+def _prepare_postgresql(connection, _) -> None:
+    """No machine code for queries that take a millisecond: making it takes PostgreSQL almost a second."""
+    connection.execute("SET jit = off")
+    connection.commit()
+
+
+def _still_there(dialect: Dialect, connection, record) -> None:
+    """A connection that lay idle may have lost its server; one that was used just now is not asked, for that costs as much as a query."""
+    if time.monotonic() - record.info.get("idle_since", time.monotonic()) > TRUSTED_SECONDS:
+        try:
+            connection.execute("SELECT 1")
+            connection.rollback()
+        except dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error  # the pool opens another one in its place
 
 
 @contextlib.contextmanager
@@ -164,6 +188,8 @@ def insert_missing(connection: Connection, table: Table, rows: list[dict]) -> in
         from sqlalchemy.dialects.postgresql import insert
     before = connection.execute(text(f"SELECT count(*) FROM {table.name}")).scalar()
     connection.execute(insert(table).on_conflict_do_nothing(), rows)
+    if len(rows) >= MANY and connection.dialect.name != "sqlite":
+        connection.exec_driver_sql(f"ANALYZE {table.name}")  # else PostgreSQL takes a table that has just been filled for an empty one
     return connection.execute(text(f"SELECT count(*) FROM {table.name}")).scalar() - before
 
 

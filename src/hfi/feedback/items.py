@@ -28,6 +28,7 @@ BY_FILE = text("""SELECT item.id, came.number FROM item JOIN
                   WHERE item.round = :round AND item.imported != came.number""")
 ANSWERED = "(SELECT count(*) FROM lease WHERE lease.item = item.id AND lease.turn = 0 AND lease.answered = 1)"
 SETTLE = f"""UPDATE item SET done = CASE WHEN imported + {ANSWERED} >= wanted THEN 1 ELSE 0 END WHERE gold = 0"""
+SETTLE_ONE = text(f"{SETTLE} AND id = :item")
 
 
 def bring_up_to_date(connection: Connection, settings: Label, seed: int, round: str) -> None:
@@ -81,7 +82,7 @@ def _rankings(connection: Connection, settings: Label, seed: int, round: str) ->
 
 def settle(connection: Connection, item: int) -> None:
     """Note whether an item has all the judgements that it wants."""
-    connection.execute(text(f"{SETTLE} AND id = :item"), {"item": item})
+    connection.execute(SETTLE_ONE, {"item": item})
 
 
 def set_gold(connection: Connection, image: str, value: str, note: str, quiz: bool, seed: int, round: str) -> None:

@@ -10,16 +10,17 @@ import json
 import re
 import secrets
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, Row, insert, text
+from sqlalchemy import Connection, Row, bindparam, insert, text
 
 from hfi.config import Label
 from hfi.feedback import items, standing, tables
 from hfi.feedback.choosing import Chooser
 from hfi.feedback.events import Answered, Expired, Invalid, NotYours, Unknown
+from hfi.feedback.exchanged import Answer, Entry, Gold, Item, Lesson, Preferences, Progress, Receipt, Score
 from hfi.feedback.judgements import Judgement, now
 from hfi.feedback.store import Store, annotator_ids, latest_guideline
 from hfi.feedback.tables import LABEL_ROUND, RANKED, WITHDRAWN
@@ -34,7 +35,13 @@ BY_TOKEN = text(f"{LEASE} WHERE l.token = :token")
 MINE = text(f"""{LEASE} WHERE l.annotator = :who AND l.answered = 0 AND l.until > :moment AND i.round = :round
                 AND NOT EXISTS (SELECT 1 FROM gold AS g WHERE i.gold = 1 AND g.image = i.target AND g.quiz = 1)
                 ORDER BY l.number LIMIT :count""")
-MINE_OF_ITEM = text(f"{LEASE} WHERE l.annotator = :who AND l.item = :item AND l.turn = :turn")
+MINE_OF_ITEMS = text(f"{LEASE} WHERE l.annotator = :who AND l.item IN :items").bindparams(bindparam("items", expanding=True))
+HAND_OUT = text("""INSERT INTO lease (token, item, annotator, turn, until, answered) VALUES (:token, :item, :who, :turn, :until, 0)
+                   ON CONFLICT (item, annotator, turn) DO UPDATE SET until = excluded.until""")
+RENEW = text("UPDATE lease SET until = :until WHERE number IN :numbers").bindparams(bindparam("numbers", expanding=True))
+RECORD = insert(tables.judgement)
+CLOSE = text("UPDATE lease SET answered = 1 WHERE number = :number")
+KNOWN_VERSION = text("SELECT 1 FROM guideline WHERE version = :version")
 TAKEN = text("""SELECT count(*) FROM lease WHERE item = :item AND annotator != :who AND turn = 0
                 AND (answered = 1 OR until > :moment)""")
 ROW = """SELECT j.id, j.annotator, j.task, j.target, j.image, j.value, j.ranking, j.excluded, j.seconds, j.guideline, j.created, j.round,
@@ -48,109 +55,6 @@ BY_SUBMISSION = text(f"{ROW} WHERE j.submission = :submission")
 STANDING = text(f"""{ROW} WHERE j.lease = :lease AND j.value != 'withdrawn'
                     AND NOT EXISTS (SELECT 1 FROM judgement AS undo WHERE undo.withdraws = j.id) ORDER BY j.id DESC LIMIT 1""")
 HISTORY = text(f"{ROW} WHERE j.annotator = :who AND j.value != 'withdrawn' AND j.id < :before ORDER BY j.id DESC LIMIT :count")
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One question to one annotator."""
-
-    id: str  # random; says nothing
-    task: str  # binary or ranking
-    images: tuple[str, ...]  # image ids in the order to show
-    lease_until: str  # ISO 8601, UTC; asking `next` again renews it
-    round: str = "label"  # "label", or the name of an evaluation round
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an annotator says of an item."""
-
-    value: str  # binary: present, absent, unsure, skip; ranking: ranked, unsure, skip
-    ranking: tuple[str, ...] = ()  # image ids, the concept strongest first
-    excluded: tuple[str, ...] = ()  # image ids marked "X"
-    seconds: float | None = None  # from the picture's showing to the key
-    guideline: int | None = None  # the version that was on screen; None: the latest
-    revises: str | None = None  # the submission that this one changes; without it an answered item is refused (409)
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What a quiz item teaches after it is answered."""
-
-    right: bool
-    expected: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The answer is on disk. A replay of the same submission returns an equal receipt."""
-
-    submission: str
-    item_id: str
-    answer: Answer
-    created: str  # ISO 8601, UTC
-    withdrawn: bool = False  # an undo's receipt
-    lesson: Lesson | None = None  # quiz items only
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of an annotator's own history; withdrawn and superseded answers stay in it, marked."""
-
-    position: int  # give the smallest as `before` to page on
-    submission: str  # "" when the answer came by a file
-    item_id: str  # "" likewise
-    task: str
-    images: tuple[str, ...]
-    answer: Answer
-    created: str
-    counts: bool  # False: withdrawn, or a later answer superseded it
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where an annotator stands."""
-
-    done: int  # items answered
-    left: int  # items that could still be asked of this annotator
-    pace_per_minute: float  # over the last ten minutes of work
-    today: int  # answers since midnight UTC
-    flagged_seen_today: int  # pictures seen today that were flagged, by this annotator or by another one before
-    daily_cap: int  # answers a day after which `next` gives nothing; 0: none
-    capped: bool
-    break_due: bool  # a multiple of label.queue.break_every answers was just reached
-    opted_out: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Gold:
-    """A picture whose answer is known."""
-
-    image: str
-    value: str  # present or absent
-    note: str  # why; shown after a quiz item, never otherwise
-    quiz: bool  # asked in the first-run quiz (and then not again)
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How a quiz, or all gold items of an annotator, went."""
-
-    right: int
-    answered: int
-    asked: int
-
-
-@dataclass(frozen=True, slots=True)
-class Preferences:
-    """What one annotator chose; kept under the pseudonym."""
-
-    consented: str | None = None  # when the consent page was accepted (ISO 8601), or None
-    opted_out: bool = False  # does not want to see this study's concept: `next` gives nothing
-    blur: bool = True  # blurred and greyed until held
-    keys: tuple[tuple[str, str], ...] = ()  # (action, key) pairs that differ from the default
-    quiz_done: bool = False
 
 
 class Queue:
@@ -167,7 +71,8 @@ class Queue:
         """
         self.store, self.settings, self.seed, self.round = store, settings, seed, round
         self.chooser = Chooser(settings.queue, seed, round, folder)
-        self.standing = standing.Standing(store, settings.queue, round)
+        self.standing = standing.Standing(settings.queue, round)
+        self._numbers: dict[str, int] = {}  # of people by pseudonym, as read transactions found them; a number never changes
         with store.writing() as connection:
             items.bring_up_to_date(connection, settings, seed, round)
 
@@ -216,7 +121,7 @@ class Queue:
 
         Raises Unknown (404), NotYours (403), Answered (409: say which submission it revises), Expired (409: late, and somebody else
         took the place; a late answer is taken when the place is still free), Invalid (422: does not fit the item, or the
-        submission's UUID was used for another answer).
+        submission's UUID was used for another answer). All that before anything is written: see `hfi.feedback.web.desk`.
         """
         _check_submission(submission)
         moment = time.time()
@@ -226,18 +131,19 @@ class Queue:
                 return self._replayed(connection, first, item_id, answer)
             lease = self._held(connection, who, item_id)
             judgement = _judgement(lease, annotator, answer)
-            before = connection.execute(STANDING, {"lease": lease.number}).first()
+            before = connection.execute(STANDING, {"lease": lease.number}).first() if lease.answered else None
             if before is not None and answer.revises != before.submission:
                 raise Answered("is answered already", field="item", remedy="name the submission that this one revises, or undo it first")
             late = before is None and lease.until <= moment and not lease.gold and not lease.turn
             if late and lease.imported + self._taken(connection, lease, moment) >= lease.wanted:
                 raise Expired("was asked too long ago, and others have judged it since", field="item", remedy="go on with the next one")
-            self._record(connection, who, lease, judgement, answer, submission)
+            receipt = self._record(connection, who, lease, judgement, answer, submission)
             if before is None:
-                connection.execute(text("UPDATE lease SET answered = 1 WHERE number = :number"), {"number": lease.number})
-                items.settle(connection, lease.item)
+                connection.execute(CLOSE, {"number": lease.number})
+                if not lease.gold and not lease.turn:
+                    items.settle(connection, lease.item)
             standing.count(connection, who, lease.round, judgement, before)
-            return self._receipt(connection, self._row(connection, who, submission))
+            return receipt
 
     def undo(self, annotator: str, submission: str) -> Receipt:
         """Withdraw an answer by a new row. An answer that it had revised counts again; without one the item is asked again, first.
@@ -268,23 +174,24 @@ class Queue:
     def history(self, annotator: str, before: int | None = None, count: int = 50) -> list[Entry]:
         """The annotator's own answers, newest first; undo rows themselves are left out."""
         with self.store.reading() as connection:
-            who = standing.number(connection, annotator)
+            who = self._number(connection, annotator)
             where = {"who": who, "before": before if before is not None else 1 << 31, "count": max(1, min(int(count), 500))}
             return [_entry(row) for row in connection.execute(HISTORY, where)]
 
     def item(self, annotator: str, item_id: str) -> Item:
         """One's own item by id, answered or not (to go back to it). Raises Unknown (404), NotYours (403)."""
         with self.store.reading() as connection:
-            return _item(self._held(connection, standing.number(connection, annotator), item_id))
+            return _item(self._held(connection, self._number(connection, annotator), item_id))
 
     def progress(self, annotator: str) -> Progress:
         """Where the annotator stands; counts over the whole study may be some seconds old."""
-        return Progress(**self.standing.of(annotator))
+        with self.store.reading() as connection:
+            return Progress(**self.standing.of(connection, self._number(connection, annotator)))
 
     def preferences(self, annotator: str) -> Preferences:
         """What the annotator chose, or the defaults."""
         with self.store.reading() as connection:
-            chosen = standing.preferences(connection, standing.number(connection, annotator))
+            chosen = standing.preferences(connection, self._number(connection, annotator))
         chosen["keys"] = tuple((action, key) for action, key in chosen.get("keys", ()))
         return Preferences(**chosen)
 
@@ -347,8 +254,7 @@ class Queue:
             if connection.scalar(text("SELECT 1 FROM image WHERE id = :image"), {"image": image}) is None:
                 raise Unknown("no such picture", field=f"{image!r:.80}", remedy="choose a picture of this study")
             judgement = _checked(Judgement((image,), reviewer, value=value, seconds=seconds, round=self.round, purpose="adjudication"))
-            self._record(connection, who, None, judgement, answer, submission)
-            return self._receipt(connection, self._row(connection, who, submission))
+            return self._record(connection, who, None, judgement, answer, submission)
 
     def people(self) -> dict[str, Progress]:
         """The progress of every human annotator, by pseudonym."""
@@ -359,22 +265,30 @@ class Queue:
     # --- within a transaction -----------------------------------------------------------------------------------------------
 
     def _annotator(self, connection: Connection, pseudonym: str) -> int:
-        return annotator_ids(connection, {pseudonym: "human"}, self.store.path)[pseudonym]
+        """The number of a person, made known where it is new. What this transaction finds is not remembered: it may yet be undone."""
+        known = self._numbers.get(pseudonym)
+        return annotator_ids(connection, {pseudonym: "human"}, self.store.path)[pseudonym] if known is None else known
+
+    def _number(self, connection: Connection, pseudonym: str) -> int:
+        """The number of an annotator, in a read transaction; -1 for one who has not been asked anything yet."""
+        if (known := self._numbers.get(pseudonym)) is None:
+            known, kind = standing.number(connection, pseudonym)
+            if kind == "human":
+                self._numbers[pseudonym] = known
+        return known
 
     def _lease(self, connection: Connection, who: int, mine: list[Row], chosen: list[tuple[int, int]], moment: float) -> list[Item]:
         """Renew what the annotator holds and hand out what was chosen."""
         until = moment + self.settings.queue.lease_seconds
         if mine:
-            connection.execute(text("UPDATE lease SET until = :until WHERE number = :number"),
-                               [{"until": until, "number": row.number} for row in mine])  # fmt: skip
+            connection.execute(RENEW, {"until": until, "numbers": [row.number for row in mine]})
         found = list(mine)
-        for item, turn in chosen:
-            where = {"who": who, "item": item, "turn": turn, "until": until}
-            again = text("UPDATE lease SET until = :until WHERE annotator = :who AND item = :item AND turn = :turn")
-            if not connection.execute(again, where).rowcount:
-                row = {"token": secrets.token_hex(12), "item": item, "annotator": who, "turn": turn, "until": until, "answered": 0}
-                connection.execute(insert(tables.lease), row)
-            found.append(connection.execute(MINE_OF_ITEM, where).one())
+        if chosen:
+            rows = [{"token": secrets.token_hex(12), "who": who, "item": item, "turn": turn, "until": until} for item, turn in chosen]
+            connection.execute(HAND_OUT, rows)
+            held = connection.execute(MINE_OF_ITEMS, {"who": who, "items": [item for item, _ in chosen]})
+            by_choice = {(row.item, row.turn): row for row in held}
+            found += [by_choice[choice] for choice in chosen]
         return [replace(_item(row), lease_until=_iso(until)) for row in found]
 
     def _held(self, connection: Connection, who: int, item_id: str) -> Row:
@@ -403,10 +317,9 @@ class Queue:
 
     def _record(
         self, connection: Connection, who: int, lease: Row | None, judgement: Judgement, answer: Answer, submission: str
-    ) -> None:
-        version, latest = answer.guideline, latest_guideline(connection, judgement.round)
-        known = text("SELECT 1 FROM guideline WHERE version = :version")
-        if version is not None and connection.scalar(known, {"version": version}) is None:
+    ) -> Receipt:
+        version = latest_guideline(connection, judgement.round) if answer.guideline is None else answer.guideline
+        if answer.guideline is not None and connection.scalar(KNOWN_VERSION, {"version": version}) is None:
             raise Invalid(f"{version!r:.20} is no version of the guideline", field="guideline", remedy="load the page again")
         purpose = judgement.purpose
         if lease is not None and lease.gold:
@@ -414,23 +327,28 @@ class Queue:
             purpose = "quiz" if quiz else "gold"
         elif lease is not None and lease.turn:
             purpose = "repeat"
-        ranked = judgement.value == RANKED
-        connection.execute(insert(tables.judgement), {
-            "annotator": who, "guideline": version or latest, "task": judgement.task, "target": judgement.target,
+        ranked, created = judgement.value == RANKED, now()
+        connection.execute(RECORD, {
+            "annotator": who, "guideline": version, "task": judgement.task, "target": judgement.target,
             "image": judgement.images[0] if judgement.task == "binary" else None, "value": judgement.value,
             "ranking": json.dumps(judgement.ranking) if ranked else None,
             "excluded": json.dumps(sorted(judgement.excluded)) if ranked else None,
-            "seconds": judgement.seconds, "created": now(), "round": judgement.round, "purpose": purpose,
+            "seconds": judgement.seconds, "created": created, "round": judgement.round, "purpose": purpose,
             "lease": lease.number if lease is not None else None, "submission": submission,
         })  # fmt: skip
+        said = Answer(judgement.value, judgement.ranking, tuple(sorted(judgement.excluded)), judgement.seconds, version)
+        token = "" if lease is None else lease.token
+        return Receipt(submission, token, said, created, False, self._lesson(connection, purpose, judgement.target, judgement.value))
 
     def _receipt(self, connection: Connection, row: Row) -> Receipt:
-        lesson = None
-        if row.purpose == "quiz":
-            known = connection.execute(text("SELECT value, note FROM gold WHERE image = :image"), {"image": row.target}).first()
-            if known is not None:
-                lesson = Lesson(row.value == known.value, known.value, known.note)
+        lesson = self._lesson(connection, row.purpose, row.target, row.value)
         return Receipt(row.submission, row.token or "", _answer(row), row.created, bool(row.undone), lesson)
+
+    def _lesson(self, connection: Connection, purpose: str, target: str, value: str) -> Lesson | None:
+        if purpose != "quiz":
+            return None
+        known = connection.execute(text("SELECT value, note FROM gold WHERE image = :image"), {"image": target}).first()
+        return None if known is None else Lesson(value == known.value, known.value, known.note)
 
     def _score(self, annotator: str, quiz: bool) -> Score:
         query = text("""SELECT g.image, g.value, (SELECT j.value FROM judgement AS j WHERE j.annotator = :who AND j.task = 'binary'
@@ -438,7 +356,7 @@ class Queue:
                             AND NOT EXISTS (SELECT 1 FROM judgement AS undo WHERE undo.withdraws = j.id)
                             ORDER BY j.id DESC LIMIT 1) AS said FROM gold AS g WHERE g.quiz = :quiz""")
         with self.store.reading() as connection:
-            rows = connection.execute(query, {"who": standing.number(connection, annotator), "quiz": int(quiz)}).all()
+            rows = connection.execute(query, {"who": self._number(connection, annotator), "quiz": int(quiz)}).all()
         answered = [row for row in rows if row.said is not None]
         return Score(sum(row.said == row.value for row in answered), len(answered), len(rows))
 

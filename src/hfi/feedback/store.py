@@ -28,6 +28,7 @@ from hfi.workspace import Workspace
 BUSY_SECONDS = database.BUSY_SECONDS
 IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ROUND = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+LATEST = text("SELECT max(version) FROM guideline WHERE round = :round")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Store:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
         self.engine = database.open_engine(where, BUSY_SECONDS, tables.APPLICATION_ID)
         self._turn = threading.Lock()  # threads of one process queue up here, for SQLite's own waiting is by naps of up to 0.1 s
+        self._mine = threading.local()  # the transaction that this thread is in
         first = {"name": name, "concept": concept, "created": now()}
         try:
             with self.plain_errors():
@@ -96,13 +98,23 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
-        """One write transaction, the only one at its time: on disk at the end, undone when an error passes through."""
+        """One write transaction, the only one at its time: on disk at the end, undone when an error passes through.
+
+        Within another one of the same thread it is a part of that: on disk, or undone, with it.
+        """
+        if (outer := getattr(self._mine, "connection", None)) is not None:
+            yield outer
+            return
         with self._turn, self.plain_errors(), self.engine.connect().execution_options(writes=True) as connection, connection.begin():
-            yield connection
+            self._mine.connection = connection
+            try:
+                yield connection
+            finally:
+                self._mine.connection = None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        """One read transaction: a consistent view, never blocked by writers."""
+        """One read transaction: a consistent view of what is on disk, never blocked by writers."""
         with self.plain_errors(), self.engine.connect() as connection:
             yield connection
 
@@ -315,7 +327,7 @@ def annotator_ids(connection: Connection, kinds: Mapping[str, str], file: Path, 
 
 def latest_guideline(connection: Connection, round: str = LABEL_ROUND) -> int:
     """The newest version of a round's guideline; an empty one is made when there is none."""
-    version = connection.scalar(text("SELECT max(version) FROM guideline WHERE round = :round"), {"round": round})
+    version = connection.scalar(LATEST, {"round": round})
     if version is None:
         version = 1 + (connection.scalar(text("SELECT max(version) FROM guideline")) or 0)
         connection.execute(insert(tables.guideline), {"version": version, "text": "", "created": now(), "round": round})

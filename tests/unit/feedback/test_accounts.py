@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 
 import pytest
 
@@ -220,3 +222,42 @@ def test_another_programs_file_is_left_alone(tmp_path):
     with pytest.raises(HFIError, match="no accounts of hfi"):
         Accounts(tmp_path / "feedback.sqlite").add("ann", PASSWORD)
     assert database.newest_judgement(tmp_path / "feedback.sqlite") == 0
+
+
+def test_what_this_process_ends_is_ended_at_once_and_what_another_ends_within_two_seconds(accounts):
+    """Sessions are remembered for a moment; no change of this process leaves a moment in which an old one works."""
+    for name in ("ann", "bob", "cid", "dan"):
+        accounts.add(name, PASSWORD, "admin" if name == "ann" else "annotator")
+    held = {name: accounts.log_in(name, PASSWORD).token for name in ("ann", "bob", "cid", "dan")}
+    assert all(accounts.session(token) for token in held.values())
+    assert all(accounts.session_by_memory(token) for token in held.values()), "asked again, the database is left alone"
+    accounts.log_out(held["bob"])
+    assert accounts.session(held["bob"]) is None and accounts.session(held["cid"]) is not None
+    accounts.invite("cid", "reviewer")
+    assert accounts.session(held["cid"]) is None, "invited again: the old session ends"
+    assert accounts.session(held["dan"]) is not None
+    other = Accounts(accounts.where)
+    other.remove("dan")
+    other.log_out(held["ann"])
+    other.close()
+    end = time.monotonic() + 2.0
+    while time.monotonic() < end and (accounts.session(held["dan"]) or accounts.session(held["ann"])):
+        time.sleep(0.05)
+    assert accounts.session(held["dan"]) is None and accounts.session(held["ann"]) is None
+
+
+def test_a_read_that_began_before_a_log_out_is_not_remembered_after_it(accounts, monkeypatch):
+    accounts.add("ann", PASSWORD, "admin")
+    token = accounts.log_in("ann", PASSWORD).token
+    reading = accounts._reading
+
+    @contextlib.contextmanager
+    def slow():
+        with reading() as connection:
+            yield connection
+        monkeypatch.setattr(accounts, "_reading", reading)
+        accounts.log_out(token)  # after the row was read, before it is remembered
+
+    monkeypatch.setattr(accounts, "_reading", slow)
+    accounts.session(token)
+    assert accounts.session(token) is None

@@ -110,38 +110,40 @@ REFUSALS = {status: {"model": Problem} for status in (400, 401, 403, 404, 409, 4
 
 
 @router.get("/session", responses=REFUSALS)
-def session(request: Request, person: Annotator) -> SessionOut:
+async def session(request: Request, person: Annotator) -> SessionOut:
     """Whose session this is, and its form token (an open page asks for it after a restart or a new login)."""
     return SessionOut(who=person.pseudonym, csrf=person.csrf)
 
 
 @router.get("/next", responses=REFUSALS)
-def next_items(request: Request, person: Annotator, count: Annotated[int, Query(ge=1, le=MOST)] = 8, round: Round = LABEL_ROUND) -> NextOut:
+async def next_items(
+    request: Request, person: Annotator, count: Annotated[int, Query(ge=1, le=MOST)] = 8, round: Round = LABEL_ROUND
+) -> NextOut:
     """One's own open items first, then new ones; asking keeps them reserved."""
     state: State = request.app.state.hfi
-    chosen = state.queue.preferences(person.pseudonym)
+    return await state.desk.ask(_next, state, person.pseudonym, count, round)
+
+
+def _next(state: State, pseudonym: str, count: int, round: str) -> NextOut:
     queue = state.queue_of(round)
-    items = queue.next(person.pseudonym, count) if chosen.consented else []
-    return NextOut(
-        items=[item_out(item) for item in items],
-        progress=ProgressOut(**asdict(queue.progress(person.pseudonym))),
-        guideline=state.guideline(round)[1],
-    )
+    items = queue.next(pseudonym, count) if queue.preferences(pseudonym).consented else []
+    progress = ProgressOut(**asdict(queue.progress(pseudonym)))
+    return NextOut(items=[item_out(item) for item in items], progress=progress, guideline=state.guideline(round)[1])
 
 
 @router.post("/answers", responses=REFUSALS, dependencies=[Depends(token)])
-def answers(request: Request, person: Annotator, sent: AnswerIn) -> ReceiptOut:
+async def answers(request: Request, person: Annotator, sent: AnswerIn) -> ReceiptOut:
     """Record an answer. The same submission again gives the same receipt and stores nothing."""
     state: State = request.app.state.hfi
     answer = Answer(sent.value, tuple(sent.ranking), tuple(sent.excluded), sent.seconds, sent.guideline, sent.revises and str(sent.revises))
-    return receipt_out(state.queue.submit(person.pseudonym, sent.item, answer, str(sent.submission)))
+    return receipt_out(await state.desk.save(state.queue.submit, person.pseudonym, sent.item, answer, str(sent.submission)))
 
 
 @router.post("/undo", responses=REFUSALS, dependencies=[Depends(token)])
-def undo(request: Request, person: Annotator, sent: UndoIn) -> ReceiptOut:
+async def undo(request: Request, person: Annotator, sent: UndoIn) -> ReceiptOut:
     """Withdraw an answer by a new row; twice is once."""
     state: State = request.app.state.hfi
-    return receipt_out(state.queue.undo(person.pseudonym, str(sent.submission)))
+    return receipt_out(await state.desk.save(state.queue.undo, person.pseudonym, str(sent.submission)))
 
 
 @router.get("/history", responses=REFUSALS)

@@ -6,6 +6,7 @@ import hmac
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -74,12 +75,8 @@ class Guard:
             return HTTPException(413, "larger than any honest request")
         host = headers.get("host", "")
         # a name that was pointed at 127.0.0.1 to read the pages of a study without a login
-        if (
-            self.state.loopback
-            and not self.state.accounts.exist()
-            and host.rsplit(":", 1)[0] not in LOOPBACK_HOSTS
-            and host not in LOOPBACK_HOSTS
-        ):
+        strange = host.rsplit(":", 1)[0] not in LOOPBACK_HOSTS and host not in LOOPBACK_HOSTS
+        if self.state.loopback and strange and not self.state.accounts.exist():
             return CrossSite(
                 f"this study is served to this machine only, not as {host[:60]!r}", remedy="open the link that 'hfi label' prints"
             )
@@ -90,22 +87,33 @@ class Guard:
         return None
 
 
-def let_in(request: Request) -> None:
-    """Raise what the middleware found. A dependency of every route."""
+async def let_in(request: Request) -> None:
+    """Raise what the middleware found, and see who is asking. A dependency of every route, before all others.
+
+    The database is asked on a thread, and only where nothing fresh is remembered: most requests never leave the event loop for this.
+    """
     if request.scope.get("refused"):
         raise request.scope["refused"]
+    state: State = request.app.state.hfi
+    if not hasattr(request.state, "person"):
+        person = state.person_by_memory(_token_of(request))
+        request.state.person = person or await run_in_threadpool(state.person, request.state.token)
 
 
 def asker(request: Request) -> Person | None:
     """Who is asking, or None. A browser without a cookie gets one, for its form tokens; it stands for nobody until a login."""
-    state: State = request.app.state.hfi
-    if not hasattr(request.state, "person"):
-        request.state.token = request.cookies.get(state.cookie)
-        request.state.fresh = request.state.token is None
-        if request.state.fresh:
-            request.state.token = new_token()
-        request.state.person = state.person(request.state.token)
+    if not hasattr(request.state, "person"):  # what no route has taken, or was refused before
+        request.state.person = request.app.state.hfi.person(_token_of(request))
     return request.state.person
+
+
+def _token_of(request: Request) -> str:
+    state: State = request.app.state.hfi
+    request.state.token = request.cookies.get(state.cookie)
+    request.state.fresh = request.state.token is None
+    if request.state.fresh:
+        request.state.token = new_token()
+    return request.state.token
 
 
 def keep_cookie(request: Request, response: Response, token: str | None = None) -> None:
@@ -122,7 +130,7 @@ def needs(role: str):
     """A dependency: somebody who may do what `role` may. Raises NotLoggedIn (401), NotYours (403)."""
     assert role in ROLES
 
-    def dependency(request: Request) -> Person:
+    async def dependency(request: Request) -> Person:
         person = asker(request)
         if person is None:
             raise NotLoggedIn("not logged in", remedy="log in first")
@@ -135,8 +143,7 @@ def needs(role: str):
 
 async def token(request: Request) -> None:
     """A dependency of every route that changes something: the session's token, in the header or in the form."""
-    let_in(request)
-    asker(request)
+    await let_in(request)
     sent = request.headers.get("x-csrf-token")
     if sent is None and "form" in request.headers.get("content-type", ""):
         sent = (await request.form()).get("csrf")

@@ -1,6 +1,6 @@
 """Reviewers' pages: agreement, each annotator, group bias, the disagreement queue with adjudication, gold pictures.
 
-`hfi.feedback.review` is imported where it is asked: with it comes numpy, which no page of an annotator needs at the start.
+`hfi.feedback.review` is imported where it is asked, in the background: with it comes numpy, which no page of an annotator needs.
 """
 
 from __future__ import annotations
@@ -21,40 +21,54 @@ router = APIRouter()
 Reviewer = Annotated[Person, Depends(needs("reviewer"))]
 Image = Annotated[str, Form(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Who = Literal["people", "everyone"]
+KINDS_OF = {"people": ("human",), "everyone": KINDS}
 STRIP = 12  # disagreements that one page shows
 
 
 @router.get("/review", response_class=HTMLResponse)
 def overview(request: Request, person: Reviewer, who: Who = "people") -> Response:
     """Agreement, annotators and biases; at most five seconds old, counted in the background when that takes long."""
-    from hfi.feedback import review
-
     state: State = request.app.state.hfi
-    kinds = KINDS if who == "everyone" else review.PEOPLE
-    found = state.fresh.get(("overview", who), lambda: review.overview(state.store, kinds, study=state.study))
-    people = state.fresh.get("people", state.queue.people)
-    if found is None or people is None:
-        return render(request, "counting.html", title="Review", refresh="/review")
-    return render(request, "review.html", found=found[0], age=found[1], people=people[0], who=who, gold=len(state.queue.gold()))
+
+    def count() -> tuple:
+        from hfi.feedback import review
+
+        return review.overview(state.store, KINDS_OF[who], study=state.study), state.queue.people()
+
+    counted = state.fresh.get(("overview", who), count)
+    if counted is None:
+        return render(request, "counting.html", title="Review", refresh=f"/review?who={who}")
+    (found, people), age = counted
+    kinds = {one.pseudonym: one.kind for one in found.annotators}
+    return render(request, "review.html", found=found, age=age, people=people, who=who, kinds=kinds, gold=len(state.queue.gold()))
 
 
 @router.get("/review/disagreements", response_class=HTMLResponse)
 def disagreements(
-    request: Request, person: Reviewer, start: Annotated[int, Query(ge=0, le=10_000_000)] = 0, decided: UUID | None = None
+    request: Request,
+    person: Reviewer,
+    start: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
+    decided: UUID | None = None,
+    who: Who = "people",
 ) -> Response:
-    """The pictures that people differ on, the most evenly split first; one large, the next ones beside it."""
-    from hfi.feedback import review
-
+    """The pictures that annotators differ on, the most evenly split first; one large, the next ones beside it."""
     state: State = request.app.state.hfi
-    found = state.fresh.get(("disagreements", start), lambda: review.disagreements(state.store, start, STRIP))
+
+    def count():
+        from hfi.feedback import review
+
+        return review.disagreements(state.store, start, STRIP, KINDS_OF[who])
+
+    found = state.fresh.get(("disagreements", start, who), count)
     if found is None:
-        return render(request, "counting.html", title="Disagreements", refresh=f"/review/disagreements?start={start}")
+        return render(request, "counting.html", title="Disagreements", refresh=f"/review/disagreements?start={start}&who={who}")
     return render(
         request,
         "disagreements.html",
         found=found[0],
         age=found[1],
         start=start,
+        who=who,
         question=question(state),
         submission=str(uuid4()),
         decided=decided,
@@ -70,22 +84,23 @@ def adjudicate(
     submission: Annotated[UUID, Form()],
     start: Annotated[int, Form(ge=0, le=10_000_000)] = 0,
     shown: Annotated[float, Form(ge=0, allow_inf_nan=False)] = 0,
+    who: Annotated[Who, Form()] = "people",
 ) -> Response:
     """A reviewer's final word on a picture."""
     state: State = request.app.state.hfi
     _known(state, image)
     state.queue.adjudicate(person.pseudonym, image, value, str(submission), seconds_since(shown))
     state.fresh.forget()
-    return RedirectResponse(f"/review/disagreements?start={start}&decided={submission}", 303)
+    return RedirectResponse(f"/review/disagreements?start={start}&who={who}&decided={submission}", 303)
 
 
 @router.post("/review/undo", response_class=RedirectResponse, dependencies=[Depends(token)])
-def undo(request: Request, person: Reviewer, submission: Annotated[UUID, Form()]) -> Response:
+def undo(request: Request, person: Reviewer, submission: Annotated[UUID, Form()], who: Annotated[Who, Form()] = "people") -> Response:
     """Take a decision back: the picture is open again."""
     state: State = request.app.state.hfi
     state.queue.undo(person.pseudonym, str(submission))
     state.fresh.forget()
-    return RedirectResponse("/review/disagreements", 303)
+    return RedirectResponse(f"/review/disagreements?who={who}", 303)
 
 
 @router.get("/review/gold", response_class=HTMLResponse)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hfi.workspace import Workspace
 
 PORT = 8765
 BACKLOG = 256
+SWITCH_SECONDS = 0.0005
 
 
 def serve(study: Path, host: str = "127.0.0.1", port: int = PORT, open_browser: bool = True) -> None:
@@ -64,9 +67,19 @@ def serve(study: Path, host: str = "127.0.0.1", port: int = PORT, open_browser: 
             import webbrowser
 
             threading.Thread(target=webbrowser.open, args=(link,), daemon=True).start()
+        _answer_promptly()
         server.run(sockets=[listener])
     finally:
         state.close()
+
+
+def _answer_promptly() -> None:
+    """Settings of the interpreter for a server that has a thread for requests and one for the database."""
+    # a thread that waited for the disk gets the interpreter back within this time, not within 5 ms, and an answer waits for it ten times
+    sys.setswitchinterval(SWITCH_SECONDS)
+    # what was made up to here stays to the end: looking all of it over for garbage stops every request for a tenth of a second
+    gc.collect()
+    gc.freeze()
 
 
 def is_loopback(host: str) -> bool:

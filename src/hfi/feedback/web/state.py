@@ -22,6 +22,7 @@ from hfi.feedback.guideline import Guideline, pictures_of, read_guideline, signa
 from hfi.feedback.queue import Queue
 from hfi.feedback.store import Store
 from hfi.feedback.tables import LABEL_ROUND
+from hfi.feedback.web.desk import Desk
 from hfi.workspace import Workspace, write_bytes
 
 LOCAL = "local"  # the pseudonym of the one annotator of a study without accounts
@@ -55,7 +56,7 @@ class State:
         self.secret = _secret(study)
         self.id = hashlib.sha256(b"study" + self.secret).hexdigest()[:12]  # tells this study's cookies and outbox from another's
         self.cookie = f"hfi_{self.id}"
-        self.fresh = Fresh()
+        self.fresh, self.desk = Fresh(), Desk(self.store.writing)
         self._queues: dict[str, Queue] = {}
         self._rounds: tuple[float, list[str]] = (-FRESH_SECONDS - 1, [])
         self._guideline: tuple[tuple, Guideline, int] | None = None
@@ -63,6 +64,7 @@ class State:
         self._logged = [0, 0]  # minute, events in it
 
     def close(self) -> None:
+        self.desk.close()
         self.store.close()
         self.accounts.close()
 
@@ -136,6 +138,12 @@ class State:
             account = session.account
             return Person(account.pseudonym, account.role, account.name, self.csrf(token))
         return Person(LOCAL, "admin", None, self.csrf(token or "")) if self.loopback else None
+
+    def person_by_memory(self, token: str) -> Person | None:
+        """The same without the database; None where it has to be asked."""
+        there = self.accounts.exist_by_memory()
+        known = there is False or there is True and self.accounts.session_by_memory(token) is not None
+        return self.person(token) if known else None
 
     def csrf(self, token: str) -> str:
         """The token that proves that a form came from a page of this session."""
