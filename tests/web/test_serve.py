@@ -40,7 +40,8 @@ def test_it_starts_without_torch_and_prints_one_link(tmp_path):
         # the bar is 2 s on a quiet machine; CPU seconds, for a busy one lets it wait
         fields = Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
         cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        assert cpu < 2.0, f"{cpu:.1f} CPU seconds to the first page ({time.perf_counter() - began:.1f} s in all)"
+        most = 3.0 if os.environ.get("HFI_TEST_POSTGRES") else 2.0  # PostgreSQL's driver has to be loaded too
+        assert cpu < most, f"{cpu:.1f} CPU seconds to the first page ({time.perf_counter() - began:.1f} s in all)"
         assert "libtorch" not in Path(f"/proc/{server.pid}/maps").read_text()
     finally:
         server.terminate()
