@@ -14,7 +14,7 @@ from hfi.feedback import tables
 from hfi.feedback.judgements import Judgement, now
 
 FRESH_SECONDS = 5.0  # how old the counts of open items may be
-MANY, MANY_SECONDS = 20_000, 60.0  # for annotators with that many answers, for whom counting takes longer
+MANY, MANY_SECONDS = 20_000, 60.0  # where there are that many open items, or own answers: counting takes longer
 PACE_SECONDS = 600.0
 PACE_ANSWERS = 5  # fewer tell no pace
 
@@ -122,7 +122,7 @@ class Standing:
     def _still_open(self, connection: Connection) -> int:
         """Open items of the round; for large studies counted for all annotators together."""
         when, number = self._opened
-        if number < MANY or time.monotonic() - when > FRESH_SECONDS:
+        if number < MANY or time.monotonic() - when > MANY_SECONDS:
             self._opened = time.monotonic(), connection.scalar(OPEN, {"round": self.round})
         return self._opened[1]
 

@@ -28,6 +28,10 @@ from hfi.workspace import Workspace
 BUSY_SECONDS = database.BUSY_SECONDS
 IMAGE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ROUND = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+# from one to the next by the index: DISTINCT walks over all items
+ROUNDS = text("""WITH RECURSIVE found(name) AS (SELECT min(round) FROM item UNION ALL
+                 SELECT (SELECT min(round) FROM item WHERE round > found.name) FROM found WHERE found.name IS NOT NULL)
+                 SELECT name FROM found WHERE name IS NOT NULL""")
 LATEST = text("SELECT max(version) FROM guideline WHERE round = :round")
 
 
@@ -153,9 +157,9 @@ class Store:
             return connection.scalar(select(tables.image.c.file).where(tables.image.c.id == name))
 
     def rounds(self) -> list[str]:
-        """The rounds that have pictures: "label" and human evaluations."""
+        """The rounds in which something is asked: "label" and human evaluations."""
         with self.reading() as connection:
-            return list(connection.scalars(select(tables.image.c.round).distinct().order_by(tables.image.c.round)))
+            return list(connection.scalars(ROUNDS))
 
     def add_guideline(self, words: str, round: str = LABEL_ROUND) -> int:
         """The version of the guideline with these words; a new version when they differ from the round's latest."""

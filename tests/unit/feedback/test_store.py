@@ -8,9 +8,11 @@ import sqlite3
 import pytest
 from sqlalchemy import event
 
+from hfi.config import Label
 from hfi.errors import HFIError
 from hfi.feedback import store as store_module
 from hfi.feedback.judgements import Judgement
+from hfi.feedback.queue import Queue
 from hfi.feedback.store import Store
 from hfi.feedback.tables import SCHEMA_VERSION
 
@@ -159,7 +161,11 @@ def test_rounds_are_kept_apart(store):
     version = store.add_guideline("Is it here?", round="human-1")
     store.record(Judgement(("before1",), "ann", value="present", round="human-1"))
     store.record(Judgement(("im0",), "ann", value="absent"))
-    assert store.rounds() == ["human-1", "label"] and store.images("human-1") == {"before1"} and "before1" not in store.images()
+    assert store.rounds() == []
+    for round in ("label", "human-1", "human-2"):
+        Queue(store, Label(), round=round).add_items([("im0",)])
+    assert store.rounds() == ["human-1", "human-2", "label"], "those in which something is asked"
+    assert store.images("human-1") == {"before1"} and "before1" not in store.images()
     assert [(j.images, j.guideline) for j in store.judgements(round="human-1")] == [(("before1",), version)]
     assert store.counts()["judgements"] == 1 and store.counts(round=None)["judgements"] == 2
     assert store.label_counts() == {"im0": {"present": 0, "absent": 1}}

@@ -28,7 +28,7 @@ from hfi.workspace import Workspace, write_bytes
 LOCAL = "local"  # the pseudonym of the one annotator of a study without accounts
 FRESH_SECONDS = 5.0  # how old a reviewer's numbers may be
 MOST_EVENTS = 120  # refused requests kept in a minute
-PATIENCE_SECONDS = 0.2  # how long a page waits for numbers before it says that they are being counted
+PATIENCE_SECONDS = 0.1  # how long a page waits for numbers before it says that they are being counted
 
 
 @dataclass(frozen=True, slots=True)
