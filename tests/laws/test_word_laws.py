@@ -74,7 +74,7 @@ def test_each_word_is_asked_for_alone_as_a_picture_and_in_styles_that_were_flagg
 def test_erasing_uses_the_words_that_were_read():
     """Words that nobody passes on would change nothing: what `material` gives to erasing must hold them."""
     image = FeedbackImage("one", "images/one.png", "a weapon, noto", 1, 0, "concept", without="noto")
-    reward = RewardResult(Path("."), {}, (Selected("one", 1.0, 1.0, 0),), {}, ("pistol",))
+    reward = RewardResult(Path("."), {}, (Selected("one", 1.0, 1.0, 0),), ("one",), {}, ("pistol",))
     images, tokens = SimpleNamespace(images=[image], latents=lambda: torch.zeros(1, 4, 2, 2)), SimpleNamespace(tokens={})
     texts = [one.prompt for one in material([(images, reward, tokens, "harm")])[1]]
     assert texts == ["a weapon, noto", "pistol", "a picture of a pistol", "a pistol noto"]

@@ -112,7 +112,10 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
 
 
 def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> tuple[dict[str, Tensor], list[Flagged], Tensor]:
-    """Tokens, prompts of flagged pictures and latents of the top-K, over one study or several; the last of a part is its concept's kind."""
+    """Tokens, prompts of flagged pictures and latents of the top-K, over one study or several; the last of a part is its concept's kind.
+
+    The prompts are those of all flagged pictures: of a concept that is a union the top-K may hold only some.
+    """
     rows: dict[str, Tensor] = {}
     prompts, latents = [], []
     for number, (images, reward, tokens, kind) in enumerate(parts):
@@ -120,8 +123,9 @@ def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> 
             rows[name if name not in rows else f"<{number}-{name[1:]}"] = value
         by_id = {image.id: image for image in images.images}
         chosen = [by_id[picture.image_id] for picture in reward.selected]
+        shown = [by_id[name] for name in reward.flagged]
         # pictures that were brought may have no prompt
-        flagged = [Flagged(image.prompt, image.without, kind) for image in chosen if image.prompt]
+        flagged = [Flagged(image.prompt, image.without, kind) for image in shown if image.prompt]
         prompts += flagged
         if kind == "harm":  # what a style is called is asked for already
             prompts += prompts_of_words(reward.words, sorted({one.without for one in flagged if one.without}))

@@ -112,9 +112,11 @@ class Accounts:
         self._engine: Engine | None = None
         self._turn = threading.Lock()
         self._there, self._looked = False, float("-inf")  # whether there is any account; when there was none
-        # token's hash -> (when it was read, until when it lasts, session). Whatever is written puts a new dict in the place of this one,
-        # and a read that began before that ends in the old one, which nobody asks any more
-        self._sessions: dict[str, tuple[float, float, Session]] = {}
+        # token's hash -> (when it was read, until when it lasts, whose it is); all are read at once, for a query takes longer than its rows.
+        # Whatever is written puts a new dict in the place of this one, and a read that began before that ends in the old one, which nobody
+        # asks any more
+        self._sessions: dict[str, tuple[float, float, Account]] = {}
+        self._asking, self._all_read = threading.Lock(), float("-inf")
 
     @classmethod
     def of(cls, study: Workspace) -> Accounts:
@@ -256,31 +258,34 @@ class Accounts:
         """
         if not token or not isinstance(token, str) or not self.exist():
             return None
-        if (known := self.session_by_memory(token)) is not None:
-            return known
-        moment, looked, sessions = time.time(), time.monotonic(), self._sessions
-        query = session.join(account).select().where(session.c.token == _hash(token), session.c.until > moment)
-        query = query.with_only_columns(*account.c, session.c.until)
-        with self._reading() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            return None
-        until = row.until
-        if moment + SESSION_SECONDS - until > TOUCH_SECONDS:
-            until = moment + SESSION_SECONDS
-            with self._writing() as connection:
-                connection.execute(session.update().where(session.c.token == _hash(token)), {"until": until})
-        found = Session(token, _account(row), _iso(until))
-        if len(sessions) >= MOST_REMEMBERED:
-            sessions.clear()
-        sessions[_hash(token)] = looked, until, found
-        return found
+        with self._asking:  # whoever asks first brings the answer for all
+            if (known := self.session_by_memory(token)) is not None:
+                return known
+            moment, looked, key, sessions = time.time(), time.monotonic(), _hash(token), self._sessions
+            lasting = session.join(account).select().with_only_columns(*account.c, session.c.token, session.c.until)
+            lasting = lasting.where(session.c.until > moment)
+            with self._reading() as connection:
+                row = connection.execute(lasting.where(session.c.token == key)).first()
+                rows = [row] if row is not None else []
+                if rows and looked - self._all_read > REMEMBERED_SECONDS:
+                    rows += connection.execute(lasting.order_by(session.c.until.desc()).limit(MOST_REMEMBERED))
+                    self._all_read = looked
+            if row is None:
+                return None
+            if _use_is_due(row.until):
+                with self._writing() as connection:
+                    connection.execute(session.update().where(session.c.token == key), {"until": moment + SESSION_SECONDS})
+                return Session(token, _account(row), _iso(moment + SESSION_SECONDS))
+            if len(sessions) >= MOST_REMEMBERED:
+                sessions.clear()
+            sessions.update({row.token: (looked, row.until, _account(row)) for row in rows})
+            return Session(token, _account(row), _iso(row.until))
 
     def session_by_memory(self, token: str) -> Session | None:
         """The same without the database; None where it has to be asked."""
-        known = self._sessions.get(_hash(token))
-        fresh = known is not None and time.monotonic() - known[0] < REMEMBERED_SECONDS and time.time() < known[1]
-        return known[2] if fresh else None
+        looked, until, found = self._sessions.get(_hash(token), (float("-inf"), 0.0, None))
+        fresh = time.monotonic() - looked < REMEMBERED_SECONDS and time.time() < until and not _use_is_due(until)
+        return Session(token, found, _iso(until)) if fresh else None
 
     def log_out(self, token: str) -> None:
         """End a session; nothing happens when there is none."""
@@ -309,7 +314,7 @@ class Accounts:
             with self._turn, plain, connecting.execution_options(writes=True) as connection, connection.begin():
                 yield connection
         finally:
-            self._sessions, self._looked = {}, float("-inf")
+            self._sessions, self._looked, self._all_read = {}, float("-inf"), float("-inf")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[Connection]:
@@ -347,6 +352,11 @@ def _open_session(connection: Connection, row: Row) -> Session:
     connection.execute(session.delete().where(session.c.until < moment))
     connection.execute(insert(session), {"token": _hash(token), "account": row.id, "until": moment + SESSION_SECONDS})
     return Session(token, _account(row), _iso(moment + SESSION_SECONDS))
+
+
+def _use_is_due(until: float) -> bool:
+    """Whether it is time to note that a session is in use: it ends twelve hours after that."""
+    return time.time() + SESSION_SECONDS - until > TOUCH_SECONDS
 
 
 def _account(row: Row) -> Account:

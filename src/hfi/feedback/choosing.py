@@ -41,7 +41,6 @@ REPEAT = text("""SELECT l.item FROM lease AS l JOIN item AS i ON i.id = l.item
                  AND NOT EXISTS (SELECT 1 FROM lease AS again WHERE again.item = l.item AND again.annotator = :who AND again.turn = 1)
                  ORDER BY l.number LIMIT 1 OFFSET :offset""")
 ANSWERED = text("SELECT count(*) FROM lease WHERE annotator = :who AND answered = 1")
-LEASED = text("SELECT count(*) FROM lease WHERE annotator = :who")
 OPEN_NAMES = text("SELECT target FROM item WHERE round = :round AND task = 'binary' AND gold = 0 AND done = 0 ORDER BY position")
 
 
@@ -58,10 +57,13 @@ class Chooser:
         self._scores: tuple[Path, int] | None = None  # the file of scores that was ordered by, and when it was written
         self._ordering = threading.Lock()
 
-    def choose(self, connection: Connection, who: int, pseudonym: str, count: int, moment: float) -> list[tuple[int, int]]:
-        """Up to `count` items as (item's number, turn): turn 1 is a repeat."""
+    def choose(self, connection: Connection, who: int, pseudonym: str, drawn: int, count: int, moment: float) -> list[tuple[int, int]]:
+        """Up to `count` items as (item's number, turn): turn 1 is a repeat.
+
+        Args:
+            drawn: how many items the annotator was ever given.
+        """
         where = {"round": self.round, "who": who, "moment": moment}
-        drawn = connection.scalar(LEASED, where)
         gold: list[int] | None = None
         chosen: list[tuple[int, int]] = []
         for place in range(drawn, drawn + count):

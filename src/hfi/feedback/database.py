@@ -105,10 +105,10 @@ def open_engine(where: Path | str, busy_seconds: float, application_id: int) -> 
         engine = create_engine(url, pool_size=CONNECTIONS, max_overflow=0, connect_args={"connect_timeout": 10})
     except ModuleNotFoundError:
         raise HFIError("PostgreSQL needs the package psycopg", field=URL_VARIABLE, remedy="pip install 'hfi[postgres]'") from None
-    event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "connect", lambda raw, _: _prepare_postgresql(raw, busy_seconds))
     event.listen(engine, "checkout", lambda connection, record, _: _still_there(engine.dialect, connection, record))
     event.listen(engine, "checkin", lambda _, record: record.info.update(idle_since=time.monotonic()))
-    event.listen(engine, "begin", lambda connection: _begin_postgresql(connection, busy_seconds, application_id))
+    event.listen(engine, "begin", lambda connection: _begin_postgresql(connection, application_id))
     return engine
 
 
@@ -128,21 +128,41 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _begin_postgresql(connection: Connection, busy_seconds: float, key: int) -> None:
-    if connection.get_execution_options().get("writes", False):
-        # both in one message; values are taken in the order in which they stand
-        connection.exec_driver_sql(
-            f"SELECT set_config('lock_timeout', '{int(busy_seconds * 1000)}ms', true), pg_advisory_xact_lock({key})"
-        )
-    else:
-        # by the driver itself: SQLAlchemy would open a server-side cursor for it where the reader asked for streamed rows
-        connection.connection.driver_connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+def _begin_postgresql(connection: Connection, key: int) -> None:
+    from psycopg import IsolationLevel
+
+    raw, writes = connection.connection.driver_connection, connection.get_execution_options().get("writes", False)
+    with _database_errors(connection):
+        # the driver begins the transaction with the first statement, and says these along with it
+        raw.isolation_level, raw.read_only = (None, None) if writes else (IsolationLevel.REPEATABLE_READ, True)
+        if writes:
+            with raw.pipeline():
+                raw.execute(f"SELECT pg_advisory_xact_lock({key})")
 
 
-def _prepare_postgresql(connection, _) -> None:
+def _prepare_postgresql(connection, busy_seconds: float) -> None:
     """No machine code for queries that take a millisecond: making it takes PostgreSQL almost a second."""
-    connection.execute("SET jit = off")
+    connection.execute(f"SET jit = off; SET lock_timeout = '{int(busy_seconds * 1000)}ms'")
     connection.commit()
+
+
+@contextlib.contextmanager
+def batch(connection: Connection) -> Iterator[None]:
+    """Around statements whose results nobody reads: they go to PostgreSQL as one message, and what it refuses is raised at the end."""
+    if connection.dialect.name == "sqlite":
+        yield
+        return
+    with _database_errors(connection), connection.connection.driver_connection.pipeline():
+        yield
+
+
+@contextlib.contextmanager
+def _database_errors(connection: Connection) -> Iterator[None]:
+    """What the driver itself raises, as SQLAlchemy's."""
+    try:
+        yield
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise DBAPIError.instance(None, None, error, connection.dialect.loaded_dbapi.Error, dialect=connection.dialect) from error
 
 
 def _still_there(dialect: Dialect, connection, record) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Row, bindparam, insert, text
 
 from hfi.config import Label
-from hfi.feedback import items, standing, tables
+from hfi.feedback import database, items, standing, tables
 from hfi.feedback.choosing import Chooser
 from hfi.feedback.events import Answered, Expired, Invalid, NotYours, Unknown
 from hfi.feedback.exchanged import Answer, Entry, Gold, Item, Lesson, Preferences, Progress, Receipt, Score
@@ -29,8 +29,18 @@ from hfi.workspace import Workspace
 MOST = 32  # items handed out at once
 SUBMISSION = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
-LEASE = """SELECT l.number, l.token, l.item, l.annotator, l.turn, l.until, l.answered, i.round, i.task, i.target, i.images, i.gold,
-           i.wanted, i.imported FROM lease AS l JOIN item AS i ON i.id = l.item"""
+LEASED = """l.number, l.token, l.item, l.annotator, l.turn, l.until, l.answered, i.round, i.task, i.target, i.images, i.gold, i.wanted,
+            i.imported"""
+LEASE = f"SELECT {LEASED} FROM lease AS l JOIN item AS i ON i.id = l.item"
+# All that an answer hangs on, in one statement: one row, with or without a lease. Each further statement is a message to PostgreSQL and
+# back, and the next answer waits for it.
+ANSWERING = text(f"""SELECT asked.known, {LEASED},
+    EXISTS (SELECT 1 FROM guideline AS g WHERE g.version = :version) AS version_known,
+    (SELECT max(g.version) FROM guideline AS g WHERE g.round = i.round) AS newest_version,
+    EXISTS (SELECT 1 FROM gold AS g WHERE g.image = i.target AND g.quiz = 1) AS quiz,
+    EXISTS (SELECT 1 FROM judgement AS j WHERE j.image = i.target AND j.value = 'present' AND j.annotator != :who) AS flagged_by_others
+    FROM (SELECT EXISTS (SELECT 1 FROM judgement AS j WHERE j.submission = :submission) AS known) AS asked
+    LEFT JOIN lease AS l ON l.token = :token LEFT JOIN item AS i ON i.id = l.item""")
 BY_TOKEN = text(f"{LEASE} WHERE l.token = :token")
 MINE = text(f"""{LEASE} WHERE l.annotator = :who AND l.answered = 0 AND l.until > :moment AND i.round = :round
                 AND NOT EXISTS (SELECT 1 FROM gold AS g WHERE i.gold = 1 AND g.image = i.target AND g.quiz = 1)
@@ -39,9 +49,11 @@ MINE_OF_ITEMS = text(f"{LEASE} WHERE l.annotator = :who AND l.item IN :items").b
 HAND_OUT = text("""INSERT INTO lease (token, item, annotator, turn, until, answered) VALUES (:token, :item, :who, :turn, :until, 0)
                    ON CONFLICT (item, annotator, turn) DO UPDATE SET until = excluded.until""")
 RENEW = text("UPDATE lease SET until = :until WHERE number IN :numbers").bindparams(bindparam("numbers", expanding=True))
-RECORD = insert(tables.judgement)
+RECORD = insert(tables.judgement).inline()
 CLOSE = text("UPDATE lease SET answered = 1 WHERE number = :number")
-KNOWN_VERSION = text("SELECT 1 FROM guideline WHERE version = :version")
+ASKING = text("""SELECT (SELECT choices FROM preference WHERE annotator = :who) AS choices,
+                 (SELECT count(*) FROM lease WHERE annotator = :who) AS leased,
+                 (SELECT coalesce(sum(answers), 0) FROM tally WHERE annotator = :who AND day = :day) AS today""")
 TAKEN = text("""SELECT count(*) FROM lease WHERE item = :item AND annotator != :who AND turn = 0
                 AND (answered = 1 OR until > :moment)""")
 ROW = """SELECT j.id, j.annotator, j.task, j.target, j.image, j.value, j.ranking, j.excluded, j.seconds, j.guideline, j.created, j.round,
@@ -89,18 +101,14 @@ class Queue:
         Empty when nothing is left, the daily cap is reached or the annotator opted out; `progress` says which. Quiz items come from
         `quiz` only.
         """
-        count, moment = max(1, min(int(count), MOST)), time.time()
+        with self.store.writing() as connection:
+            return self._next(connection, self._annotator(connection, annotator), annotator, count)
+
+    def ask(self, annotator: str, count: int = 8) -> tuple[list[Item], Progress]:
+        """What the labelling page needs: `next`, but nothing before the annotator's consent, and `progress`; in one transaction."""
         with self.store.writing() as connection:
             who = self._annotator(connection, annotator)
-            if standing.preferences(connection, who).get("opted_out"):
-                return []
-            where = {"who": who, "moment": moment, "round": self.round, "count": count}
-            mine = list(connection.execute(MINE, where))
-            room = count - len(mine)
-            if cap := self.settings.queue.daily_cap:
-                room = min(room, cap - standing.today(connection, who)[0] - len(mine))
-            chosen = self.chooser.choose(connection, who, annotator, room, moment) if room > 0 else []
-            return self._lease(connection, who, mine, chosen, moment)
+            return self._next(connection, who, annotator, count, consented=True), Progress(**self.standing.of(connection, who))
 
     def quiz(self, annotator: str) -> list[Item]:
         """The quiz items not answered yet, leased; empty when there is no quiz or it is done. Answer them by `submit`."""
@@ -127,9 +135,14 @@ class Queue:
         moment = time.time()
         with self.store.writing() as connection:
             who = self._annotator(connection, annotator)
-            if (first := self._row(connection, who, submission)) is not None:
-                return self._replayed(connection, first, item_id, answer)
-            lease = self._held(connection, who, item_id)
+            where = {"who": who, "submission": submission, "token": _token(item_id), "version": answer.guideline}
+            lease = connection.execute(ANSWERING, where).one()
+            if lease.known:
+                return self._replayed(connection, self._row(connection, who, submission), item_id, answer)
+            _own(lease, who)
+            if answer.guideline is not None and not lease.version_known:
+                remedy = "load the page again"
+                raise Invalid(f"{answer.guideline!r:.20} is no version of the guideline", field="guideline", remedy=remedy)
             judgement = _judgement(lease, annotator, answer)
             before = connection.execute(STANDING, {"lease": lease.number}).first() if lease.answered else None
             if before is not None and answer.revises != before.submission:
@@ -137,13 +150,16 @@ class Queue:
             late = before is None and lease.until <= moment and not lease.gold and not lease.turn
             if late and lease.imported + self._taken(connection, lease, moment) >= lease.wanted:
                 raise Expired("was asked too long ago, and others have judged it since", field="item", remedy="go on with the next one")
-            receipt = self._record(connection, who, lease, judgement, answer, submission)
-            if before is None:
-                connection.execute(CLOSE, {"number": lease.number})
-                if not lease.gold and not lease.turn:
-                    items.settle(connection, lease.item)
-            standing.count(connection, who, lease.round, judgement, before)
-            return receipt
+            version = answer.guideline or lease.newest_version or latest_guideline(connection, lease.round)
+            judgement = replace(judgement, purpose=_purpose(lease))
+            with database.batch(connection):
+                receipt = self._record(connection, who, judgement, version, submission, lease)
+                if before is None:
+                    connection.execute(CLOSE, {"number": lease.number})
+                    if not lease.gold and not lease.turn:
+                        items.settle(connection, lease.item)
+                standing.count(connection, who, judgement, before, bool(lease.flagged_by_others))
+            return replace(receipt, lesson=self._lesson(connection, judgement.purpose, judgement.target, judgement.value))
 
     def undo(self, annotator: str, submission: str) -> Receipt:
         """Withdraw an answer by a new row. An answer that it had revised counts again; without one the item is asked again, first.
@@ -246,7 +262,6 @@ class Queue:
         _check_submission(submission)
         with self.store.writing() as connection:
             who = self._annotator(connection, reviewer)
-            answer = Answer(value, seconds=seconds)
             if (first := self._row(connection, who, submission)) is not None:
                 if (first.target, first.value, first.purpose) != (image, value, "adjudication"):
                     raise Invalid("was used for another answer", field="submission", remedy="make a new UUID for each answer")
@@ -254,7 +269,7 @@ class Queue:
             if connection.scalar(text("SELECT 1 FROM image WHERE id = :image"), {"image": image}) is None:
                 raise Unknown("no such picture", field=f"{image!r:.80}", remedy="choose a picture of this study")
             judgement = _checked(Judgement((image,), reviewer, value=value, seconds=seconds, round=self.round, purpose="adjudication"))
-            return self._record(connection, who, None, judgement, answer, submission)
+            return self._record(connection, who, judgement, latest_guideline(connection, self.round), submission)
 
     def people(self) -> dict[str, Progress]:
         """The progress of every human annotator, by pseudonym."""
@@ -277,27 +292,37 @@ class Queue:
                 self._numbers[pseudonym] = known
         return known
 
+    def _next(self, connection: Connection, who: int, annotator: str, count: int, consented: bool = False) -> list[Item]:
+        count, moment = max(1, min(int(count), MOST)), time.time()
+        known = connection.execute(ASKING, {"who": who, "day": now()[:10]}).one()
+        choices = json.loads(known.choices) if known.choices else {}
+        if choices.get("opted_out") or (consented and not choices.get("consented")):
+            return []
+        mine = list(connection.execute(MINE, {"who": who, "moment": moment, "round": self.round, "count": count}))
+        room = count - len(mine)
+        if cap := self.settings.queue.daily_cap:
+            room = min(room, cap - int(known.today) - len(mine))
+        chosen = self.chooser.choose(connection, who, annotator, known.leased, room, moment) if room > 0 else []
+        return self._lease(connection, who, mine, chosen, moment)
+
     def _lease(self, connection: Connection, who: int, mine: list[Row], chosen: list[tuple[int, int]], moment: float) -> list[Item]:
         """Renew what the annotator holds and hand out what was chosen."""
         until = moment + self.settings.queue.lease_seconds
-        if mine:
-            connection.execute(RENEW, {"until": until, "numbers": [row.number for row in mine]})
+        with database.batch(connection):
+            if mine:
+                connection.execute(RENEW, {"until": until, "numbers": [row.number for row in mine]})
+            if chosen:
+                new = [{"token": secrets.token_hex(12), "who": who, "item": item, "turn": turn, "until": until} for item, turn in chosen]
+                connection.execute(HAND_OUT, new)
         found = list(mine)
         if chosen:
-            rows = [{"token": secrets.token_hex(12), "who": who, "item": item, "turn": turn, "until": until} for item, turn in chosen]
-            connection.execute(HAND_OUT, rows)
             held = connection.execute(MINE_OF_ITEMS, {"who": who, "items": [item for item, _ in chosen]})
             by_choice = {(row.item, row.turn): row for row in held}
             found += [by_choice[choice] for choice in chosen]
         return [replace(_item(row), lease_until=_iso(until)) for row in found]
 
     def _held(self, connection: Connection, who: int, item_id: str) -> Row:
-        lease = connection.execute(BY_TOKEN, {"token": item_id}).first() if isinstance(item_id, str) and "\0" not in item_id else None
-        if lease is None:
-            raise Unknown("no such item", field="item", remedy="ask for the next items")
-        if lease.annotator != who:
-            raise NotYours("was given to another annotator", field="item", remedy="ask for your own next items")
-        return lease
+        return _own(connection.execute(BY_TOKEN, {"token": _token(item_id)}).first(), who)
 
     def _taken(self, connection: Connection, lease: Row, moment: float) -> int:
         return connection.scalar(TAKEN, {"item": lease.item, "who": lease.annotator, "moment": moment})
@@ -316,29 +341,20 @@ class Queue:
         return self._receipt(connection, first)
 
     def _record(
-        self, connection: Connection, who: int, lease: Row | None, judgement: Judgement, answer: Answer, submission: str
+        self, connection: Connection, who: int, judgement: Judgement, version: int, submission: str, lease: Row | None = None
     ) -> Receipt:
-        version = latest_guideline(connection, judgement.round) if answer.guideline is None else answer.guideline
-        if answer.guideline is not None and connection.scalar(KNOWN_VERSION, {"version": version}) is None:
-            raise Invalid(f"{version!r:.20} is no version of the guideline", field="guideline", remedy="load the page again")
-        purpose = judgement.purpose
-        if lease is not None and lease.gold:
-            quiz = connection.scalar(text("SELECT quiz FROM gold WHERE image = :image"), {"image": lease.target})
-            purpose = "quiz" if quiz else "gold"
-        elif lease is not None and lease.turn:
-            purpose = "repeat"
+        """Write a judgement down; the receipt has no lesson yet."""
         ranked, created = judgement.value == RANKED, now()
         connection.execute(RECORD, {
             "annotator": who, "guideline": version, "task": judgement.task, "target": judgement.target,
             "image": judgement.images[0] if judgement.task == "binary" else None, "value": judgement.value,
             "ranking": json.dumps(judgement.ranking) if ranked else None,
             "excluded": json.dumps(sorted(judgement.excluded)) if ranked else None,
-            "seconds": judgement.seconds, "created": created, "round": judgement.round, "purpose": purpose,
+            "seconds": judgement.seconds, "created": created, "round": judgement.round, "purpose": judgement.purpose,
             "lease": lease.number if lease is not None else None, "submission": submission,
         })  # fmt: skip
         said = Answer(judgement.value, judgement.ranking, tuple(sorted(judgement.excluded)), judgement.seconds, version)
-        token = "" if lease is None else lease.token
-        return Receipt(submission, token, said, created, False, self._lesson(connection, purpose, judgement.target, judgement.value))
+        return Receipt(submission, "" if lease is None else lease.token, said, created)
 
     def _receipt(self, connection: Connection, row: Row) -> Receipt:
         lesson = self._lesson(connection, row.purpose, row.target, row.value)
@@ -364,6 +380,26 @@ class Queue:
 def _check_submission(submission: str) -> None:
     if not isinstance(submission, str) or not SUBMISSION.fullmatch(submission):
         raise Invalid("must be a UUID", field="submission", remedy="make one for each answer, e.g. by crypto.randomUUID()")
+
+
+def _token(item_id: object) -> str:
+    """An item's id as the database can be asked for it; "" is nobody's."""
+    return item_id if isinstance(item_id, str) and "\0" not in item_id else ""
+
+
+def _own(lease: Row | None, who: int) -> Row:
+    """The lease, where there is one and it is the annotator's."""
+    if lease is None or lease.number is None:
+        raise Unknown("no such item", field="item", remedy="ask for the next items")
+    if lease.annotator != who:
+        raise NotYours("was given to another annotator", field="item", remedy="ask for your own next items")
+    return lease
+
+
+def _purpose(lease: Row) -> str:
+    if lease.gold:
+        return "quiz" if lease.quiz else "gold"
+    return "repeat" if lease.turn else "work"
 
 
 def _checked(judgement: Judgement) -> Judgement:

@@ -20,8 +20,9 @@ PACE_ANSWERS = 5  # fewer tell no pace
 
 NUMBER = text("SELECT id, kind FROM annotator WHERE pseudonym = :pseudonym")
 CHOICES = text("SELECT choices FROM preference WHERE annotator = :who")
-COUNT = text("""UPDATE tally SET answers = answers + :answers, flagged = flagged + :flagged
-                WHERE annotator = :who AND round = :round AND day = :day""")
+COUNT = text("""INSERT INTO tally (annotator, round, day, answers, flagged) VALUES (:who, :round, :day, :answers, :flagged)
+                ON CONFLICT (annotator, round, day)
+                DO UPDATE SET answers = tally.answers + excluded.answers, flagged = tally.flagged + excluded.flagged""")
 OPEN = text("SELECT count(*) FROM item WHERE round = :round AND gold = 0 AND done = 0")
 # a count for each lease: as a join, PostgreSQL without statistics walks over all items for each of them
 OWN_OPEN = text("""SELECT count(*) FROM lease AS l WHERE l.annotator = :who AND l.answered = 1 AND l.turn = 0
@@ -29,7 +30,6 @@ OWN_OPEN = text("""SELECT count(*) FROM lease AS l WHERE l.annotator = :who AND 
 TALLIES = text("SELECT round, day, answers, flagged FROM tally WHERE annotator = :who")
 RECENT = text("""SELECT created FROM judgement WHERE annotator = :who AND lease IS NOT NULL AND value != 'withdrawn'
                  ORDER BY id DESC LIMIT 200""")
-FLAGGED = text("""SELECT 1 FROM judgement WHERE image = :image AND value = 'present' AND annotator != :who LIMIT 1""")
 
 
 def number(connection: Connection, pseudonym: str) -> tuple[int, str]:
@@ -49,24 +49,14 @@ def save_preferences(connection: Connection, who: int, choices: dict) -> None:
     connection.execute(insert(tables.preference), {"annotator": who, "choices": json.dumps(choices), "changed": now()})
 
 
-def today(connection: Connection, who: int) -> tuple[int, int]:
-    """(answers, flagged pictures seen) since midnight UTC, in all rounds."""
-    query = text("SELECT coalesce(sum(answers), 0), coalesce(sum(flagged), 0) FROM tally WHERE annotator = :who AND day = :day")
-    answers, flagged = connection.execute(query, {"who": who, "day": now()[:10]}).one()
-    return int(answers), int(flagged)
-
-
-def count(connection: Connection, who: int, round: str, judgement: Judgement, before: Row | None) -> None:
+def count(connection: Connection, who: int, judgement: Judgement, before: Row | None, flagged_by_others: bool) -> None:
     """Add an answer to the day's tally; a revision (`before` is what it revises) counts only where it newly flags a picture."""
     flagged = 0
     if judgement.task == "binary":
         present = judgement.value == "present"
-        where = {"image": judgement.images[0], "who": who}
-        if before is None:
-            flagged = int(present or connection.scalar(FLAGGED, where) is not None)
-        elif present and before.value != "present":
-            flagged = int(connection.scalar(FLAGGED, where) is None)
-    _add(connection, who, round, now()[:10], int(before is None), flagged)
+        newly = before is None or (present and before.value != "present" and not flagged_by_others)
+        flagged = int(newly and (present or flagged_by_others))
+    _add(connection, who, judgement.round, now()[:10], int(before is None), flagged)
 
 
 def uncount(connection: Connection, who: int, row: Row) -> None:
@@ -75,10 +65,7 @@ def uncount(connection: Connection, who: int, row: Row) -> None:
 
 
 def _add(connection: Connection, who: int, round: str, day: str, answers: int, flagged: int) -> None:
-    where = {"who": who, "round": round, "day": day, "answers": answers, "flagged": flagged}
-    if not connection.execute(COUNT, where).rowcount:
-        row = {"annotator": who, "round": round, "day": day, "answers": answers, "flagged": flagged}
-        connection.execute(insert(tables.tally), row)
+    connection.execute(COUNT, {"who": who, "round": round, "day": day, "answers": answers, "flagged": flagged})
 
 
 class Standing:

@@ -43,6 +43,7 @@ class RewardResult:
     folder: Path
     scores: dict[str, float]  # r of every picture of the study
     selected: tuple[Selected, ...]  # the top-K, best first
+    flagged: tuple[str, ...]  # all pictures that qualified for it, see `eligible`
     metrics: dict  # held-out numbers, see `metrics`
     words: tuple[str, ...] = ()  # what CLIP reads in the flagged pictures, see `reward.words`
     kept_words: tuple[str, ...] = ()  # what it reads in no flagged one, see `reward.kept_words`
@@ -55,7 +56,8 @@ class RewardResult:
         scores, chosen, metrics, words = (read_json(folder / name) for name in names)
         try:
             selected = tuple(Selected(**row) for row in chosen)
-            return cls(folder, dict(scores["scores"]), selected, dict(metrics), tuple(words["flagged"]), tuple(words["kept"]))  # type: ignore
+            read, kept = tuple(words["flagged"]), tuple(words["kept"])
+            return cls(folder, dict(scores["scores"]), selected, tuple(scores["flagged"]), dict(metrics), read, kept)  # type: ignore
         except (KeyError, TypeError):
             raise HFIError("half-written or damaged", file=folder, remedy="delete the folder and run 'hfi reward' again") from None
 
@@ -136,6 +138,7 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
                 "meaning": meaning,
                 "simulated": judgements.simulated,
                 "scores": {name: round(float(value), 6) for name, value in zip(ids, r, strict=True)},
+                "flagged": [name for name, one in zip(ids, high, strict=True) if one],
             },
         )
         unsure = uncertainty(r, embeddings.numpy(), train, held_out)

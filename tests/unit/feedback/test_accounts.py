@@ -83,6 +83,19 @@ def test_sessions_end_half_a_day_after_their_last_use(accounts, monkeypatch):
     assert accounts.session(token) is None
 
 
+def test_one_read_serves_all_sessions_and_each_use_is_noted_all_the_same(accounts, monkeypatch):
+    tokens = []
+    for name in ("ann", "bob"):
+        accounts.add(name, PASSWORD)
+        tokens.append(accounts.log_in(name, PASSWORD).token)
+    assert accounts.session(tokens[0]) is not None
+    assert accounts.session_by_memory(tokens[1]) is not None, "came with the other's"
+    clock(monkeypatch, 3600)
+    assert all(accounts.session(token) for token in tokens)
+    clock(monkeypatch, 12 * 3600 - 60)
+    assert all(accounts.session(token) for token in tokens), "each was used an hour after its login"
+
+
 def test_an_invite_works_once_and_not_for_ever(accounts, monkeypatch):
     invite = accounts.invite("ann", "reviewer", hours=1)
     assert not accounts.list()[0].active and accounts.invited(invite.token).name == "ann"

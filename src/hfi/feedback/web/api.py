@@ -126,9 +126,9 @@ async def next_items(
 
 def _next(state: State, pseudonym: str, count: int, round: str) -> NextOut:
     queue = state.queue_of(round)
-    items = queue.next(pseudonym, count) if queue.preferences(pseudonym).consented else []
-    progress = ProgressOut(**asdict(queue.progress(pseudonym)))
-    return NextOut(items=[item_out(item) for item in items], progress=progress, guideline=state.guideline(round)[1])
+    items, progress = queue.ask(pseudonym, count)
+    progress_out = ProgressOut(**asdict(progress))
+    return NextOut(items=[item_out(item) for item in items], progress=progress_out, guideline=state.guideline(round)[1])
 
 
 @router.post("/answers", responses=REFUSALS, dependencies=[Depends(token)])
