@@ -189,7 +189,7 @@ class Erase(Section):
     templates: tuple[str, ...] = Field(
         ("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}"
     )
-    flagged_prompts: Share = Field(0.0, description="share of c_s taken from the prompts of flagged pictures (ours, not the paper's)")
+    flagged_prompts: Share = Field(0.0, description="share of c_s taken from the prompts of all flagged pictures (ours, not the paper's)")
     context_variants: int = Field(
         0,
         ge=0,

@@ -112,7 +112,7 @@ class Accounts:
         self._engine: Engine | None = None
         self._turn = threading.Lock()
         self._there, self._looked = False, float("-inf")  # whether there is any account; when there was none
-        # token's hash -> (when it was read, until when it lasts, whose it is); all are read at once, for a query takes longer than its rows.
+        # hash of a token -> (when it was read, until when it lasts, whose it is); all are read at once, a query takes longer than its rows.
         # Whatever is written puts a new dict in the place of this one, and a read that began before that ends in the old one, which nobody
         # asks any more
         self._sessions: dict[str, tuple[float, float, Account]] = {}
@@ -135,9 +135,13 @@ class Accounts:
             return known
         looked = time.monotonic()
         with self._reading() as connection:
-            self._there = connection.execute(account.select().limit(1)).first() is not None
-        self._looked = looked
-        return self._there
+            there = connection.execute(account.select().limit(1)).first() is not None
+        # only that there were none is noted with its time: another thread that reads both in between must not take one for the other
+        if there:
+            self._there = True
+        else:
+            self._looked = looked
+        return there
 
     def exist_by_memory(self) -> bool | None:
         """The same without the database; None where it has to be asked."""
@@ -216,7 +220,7 @@ class Accounts:
                 raise Invalid("is the last admin", field=f"name {found[0].name!r}", remedy="make another admin first")
             _end(connection, found[0].id)
             connection.execute(account.delete().where(account.c.id == found[0].id))
-        self._there = False
+        self._there = len(rows) > 1
 
     def log_in(self, name: str, password: str, source: str = "") -> Session:
         """Raises NotLoggedIn (401: wrong, without saying which), TooMany (429) after five failures of a name or 20 of a source in 15 min.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 
@@ -257,6 +258,28 @@ def test_what_this_process_ends_is_ended_at_once_and_what_another_ends_within_tw
     while time.monotonic() < end and (accounts.session(held["dan"]) or accounts.session(held["ann"])):
         time.sleep(0.05)
     assert accounts.session(held["dan"]) is None and accounts.session(held["ann"]) is None
+
+
+def test_nobody_is_let_in_while_the_first_requests_find_out_that_there_are_accounts(accounts):
+    """Without accounts whoever comes is the local admin: no moment may pass for that when there are some."""
+    accounts.add("ann", PASSWORD, "admin")
+    interval, wrong = sys.getswitchinterval(), []
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(100):
+            fresh = Accounts(accounts.where)
+            threads = [threading.Thread(target=lambda: fresh.exist() or wrong.append(1)) for _ in range(8)]  # noqa: B023 - joined below
+            for thread in threads:
+                thread.start()
+            while not fresh._there and any(thread.is_alive() for thread in threads):
+                if fresh.exist_by_memory() is False:
+                    wrong.append(1)
+            for thread in threads:
+                thread.join()
+            fresh.close()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
 
 
 def test_a_read_that_began_before_a_log_out_is_not_remembered_after_it(accounts, monkeypatch):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from hfi.config import Label
 from hfi.errors import HFIError
+from hfi.feedback import database
 from hfi.feedback import store as store_module
 from hfi.feedback.judgements import Judgement
 from hfi.feedback.queue import Queue
@@ -154,6 +156,32 @@ def test_the_database_itself_refuses_to_change_or_drop_judgements(store):
         with pytest.raises(HFIError, match="append-only"), store.writing() as connection:
             connection.exec_driver_sql(order)
     assert store.label_counts() == {"im0": {"present": 1, "absent": 0}}
+
+
+def test_what_a_batch_is_refused_undoes_the_whole_transaction(store):
+    """Statements of a batch may be sent together; an error of any of them is one line, and nothing of the transaction is left."""
+    with pytest.raises(HFIError) as caught, store.writing() as connection:
+        connection.execute(text("INSERT INTO study (name, concept, created) VALUES ('second', 'x', 'now')"))
+        with database.batch(connection):
+            connection.execute(text("INSERT INTO preference (annotator, choices, changed) VALUES (999, '{}', 'now')"))
+            connection.execute(text("UPDATE item SET done = 1"))
+    assert "\n" not in str(caught.value) and str(caught.value).count(str(store.path)) == 1
+    with store.reading() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM study")) == 1
+    store.record(Judgement(("im0",), "ann", value="present"))
+
+
+@pytest.mark.skipif("HFI_TEST_POSTGRES" not in os.environ, reason="SQLite has no server")
+@pytest.mark.parametrize("batch", [database.batch, contextlib.nullcontext], ids=["batch", "statement"])
+def test_a_server_that_drops_the_connection_within_a_transaction_is_said_and_asked_again(store, batch):
+    with pytest.raises(HFIError, match="does not answer"), store.writing() as connection:
+        number = connection.scalar(text("SELECT pg_backend_pid()"))
+        with store.reading() as other:
+            other.execute(text("SELECT pg_terminate_backend(:number, 2000)"), {"number": number})
+        with batch(connection):
+            connection.execute(text("UPDATE item SET done = 1"))
+    store.record(Judgement(("im0",), "ann", value="present"))
+    assert store.counts()["judgements"] == 1
 
 
 def test_rounds_are_kept_apart(store):
