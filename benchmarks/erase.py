@@ -53,7 +53,7 @@ def main() -> None:
     images, reward, tokens = Generated.load(study), RewardResult.load(study), Inverted.load(study)
     rows, prompts, stored = material([(images, reward, tokens, study.config.concept.kind)])
     conditions = conditions_of(model, rows, prompts, settings, study.config.seed)
-    c_0, benign = encode_prompts(model, [""]), benign_material(model, images, reward, settings.context_variants, study.config.seed)
+    c_0, benign = encode_prompts(model, [""]), benign_material(model, images, reward, settings, study.config.seed)
     results = {"original": {"seconds": 0.0} | scores(model, {}, study, options)}
     for latents in SOURCES:
         config = settings.model_copy(update={"latents": latents})

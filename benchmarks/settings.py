@@ -51,7 +51,7 @@ def main() -> None:
         changed = with_overrides(study.config, {f"erase.{name}": yaml.safe_load(value) for name, value in changes.items()}, "--variant")
         config = changed.erase
         conditions = conditions_of(model, rows, prompts, config, options.seed)
-        benign = benign_material(model, images, reward, config.context_variants, options.seed)
+        benign = benign_material(model, images, reward, config, options.seed)
         log: list[dict] = []
         with bar() as progress:
             task = progress.add_task(variant or "the study's own", total=config.steps, note="")

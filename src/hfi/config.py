@@ -199,6 +199,12 @@ class Erase(Section):
     preservation: float = Field(
         0.0, ge=0, description="weight of the term that keeps the original predictions on benign prompts (ours, off)"
     )
+    near_copies: int = Field(
+        0,
+        ge=0,
+        description="how many more times the benign prompts count whose pictures come nearest to the concept, the quarter of the highest "
+        "reward, in that term and in the start: there erasing does its damage (ours, off)",
+    )
     also: tuple[Path, ...] = Field((), description="other studies whose tokens are erased in the same run")
     checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")
     save_pipeline: bool = Field(False, description="also write the whole erased pipeline as a diffusers folder")

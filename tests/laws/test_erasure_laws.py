@@ -137,7 +137,8 @@ def test_a_stopped_stage_leaves_the_same_files(tiny_root, tiny_model, tmp_path, 
                 with study.stage(stage) as run:
                     run.path("made-up.txt").write_text("made up")
         chosen = [SimpleNamespace(image_id=image.id) for image in images.images[:4]]
-        reward = SimpleNamespace(selected=chosen, words=("cat",), kept_words=("dog",))
+        flagged, scores = [one.image_id for one in chosen], {image.id: 0.1 for image in images.images}
+        reward = SimpleNamespace(selected=chosen, flagged=flagged, scores=scores, words=("cat",), kept_words=("dog",))
         tokens = SimpleNamespace(tokens={"<sharp>": tiny_model.text_encoder.get_input_embeddings().weight[[40, 50]].detach().clone()})
         assert list(erase(tiny_model, images, reward, tokens, study).snapshots) == [2, 4]
         return study.path("erase")
@@ -159,6 +160,18 @@ def test_a_stopped_stage_leaves_the_same_files(tiny_root, tiny_model, tmp_path, 
     assert one == other and len(one) == 3
     snapshot = read_tensors(whole / "snapshots" / "step-000004.safetensors")
     assert {value.dtype for value in snapshot.values()} == {torch.float16}
+
+
+def test_what_is_kept_is_what_nobody_flagged_and_most_of_all_what_comes_near(tiny_model):
+    """Eight benign pictures, one of them flagged: seven are kept, and the quarter (one) of the highest reward counts thrice."""
+    kept = [SimpleNamespace(id=f"im{k}", index=k, purpose="benign", prompt=["cat", "dog"][k % 2], style=None) for k in range(8)]
+    concept = SimpleNamespace(id="im8", index=8, purpose="concept", prompt="axe", style=None)
+    latents = torch.arange(9.0).view(9, 1, 1, 1)
+    images = SimpleNamespace(images=[*kept, concept], latents=lambda: latents)
+    reward = SimpleNamespace(flagged=("im8", "im3"), scores={f"im{k}": k / 10 for k in range(9)}, kept_words=())
+    found = erase_stage.benign_material(tiny_model, images, reward, Erase(near_copies=2), seed=1)
+    assert found.latents.flatten().tolist() == [0, 1, 2, 4, 5, 6, 7, 7, 7]
+    assert torch.equal(found.c, encode_prompts(tiny_model, [["cat", "dog"][int(k) % 2] for k in found.latents.flatten()]))
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from hfi.workspace import Workspace, read_tensors, write_bytes, write_tensors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RESTS = 4  # styles that a word read in the pictures is asked for in
+RESTS = 9  # styles, at most, that a word read in the pictures is asked for in
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
     config = study.config.erase
     others = [_open_other(path) for path in config.also]
     seed = study.config.seed
-    benign = benign_material(model, images, reward, config.context_variants, seed)
+    benign = benign_material(model, images, reward, config, seed)
     if config.preservation and not len(benign.latents):
         raise HFIError(
             "preservation needs benign pictures, and the study has none",
@@ -154,19 +154,23 @@ def conditions_of(model: Model, tokens: dict[str, Tensor], flagged: Sequence[Fla
     return build_conditions(model, tokens, config.templates, flagged, config.flagged_prompts, config.context_variants, seed)
 
 
-def benign_material(model: Model, images: Generated, reward: RewardResult, context_variants: int = 0, seed: int = 0) -> Benign:
-    """Feedback pictures whose prompts do not ask for the concept, with those prompts encoded.
+def benign_material(model: Model, images: Generated, reward: RewardResult, config: Erase, seed: int) -> Benign:
+    """Feedback pictures whose prompts do not ask for the concept, and that nobody flagged, with those prompts encoded.
 
-    Two options of ours add conditions, each on a latent of one of those pictures: with `context_variants` every prompt comes again
-    between random words, and with `reward.kept_words` come the words that CLIP reads in no flagged picture, half of them in a
-    style: what they draw is to stay, whatever the state.
+    Three options of ours add conditions, each on a latent of one of those pictures: with `near_copies` the quarter of them with the
+    highest reward, the concept's neighbours, counts so many times more; with `context_variants` every prompt comes again between random
+    words; and with `reward.kept_words` come the words that CLIP reads in no flagged picture, half of them in a style: what they draw
+    is to stay, whatever the state.
     """
-    benign = [image for image in images.images if image.purpose == "benign"]
+    flagged = set(reward.flagged)
+    benign = [image for image in images.images if image.purpose == "benign" and image.id not in flagged]
     if not benign:
         return Benign(images.latents()[:0], torch.empty(0))
+    near = sorted(benign, key=lambda image: (-reward.scores[image.id], image.id))[: len(benign) // 4]
+    benign += near * config.near_copies
     latents = images.latents()[[image.index for image in benign]]
     prompts = [image.prompt for image in benign]
-    more = [text for (text,) in in_context(model, [(prompt,) for prompt in prompts], context_variants, seed, "benign")]
+    more = [text for (text,) in in_context(model, [(prompt,) for prompt in prompts], config.context_variants, seed, "benign")]
     copies = len(more) // len(prompts)
     again = latents.repeat_interleave(copies, 0) if copies else latents[:0]
     styles = sorted({image.style for image in benign if image.style})
