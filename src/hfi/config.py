@@ -55,6 +55,12 @@ class Generate(Section):
     benign_share: Share = Field(
         0.25, description=f"share of pictures from prompts without the concept, so that annotators and the reward see both; {NOT_SAID}"
     )
+    near_benign: int = Field(
+        0,
+        ge=0,
+        description="so many more objects that the benign prompts of a harm name, those whose names the text encoder holds nearest to what "
+        "is asked for: people then say of near misses, too, that they may stay (ours, off)",
+    )
     steps: Positive = Field(50, description="DDIM steps (SDD)")
     guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance s_g; diffusers' default")
     batch_size: Positive = Field(8, description="pictures drawn together; changes speed only")

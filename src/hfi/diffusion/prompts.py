@@ -125,11 +125,21 @@ def preserved_objects(concept: Concept, vocabulary: Vocabulary) -> list[str]:
     return [name for name in vocabulary.objects if name not in inside and derive(0, "preserved", name) % 2 == 0]
 
 
-def feedback_prompts(concept: Concept, vocabulary: Vocabulary, count: int, benign_share: float, seed: int) -> list[Prompt]:
+def asked_for(concept: Concept, vocabulary: Vocabulary) -> list[str]:
+    """The listed members of a harm and its words: what its feedback prompts name."""
+    return [*(name for name in members(concept, vocabulary) if name not in concept.unlisted), *concept_words(concept, vocabulary)]
+
+
+def feedback_prompts(
+    concept: Concept, vocabulary: Vocabulary, count: int, benign_share: float, seed: int, near: Sequence[str] = ()
+) -> list[Prompt]:
     """Prompts for the pictures that people judge: `count` in all, `benign_share` of them without the concept.
 
     A harm is asked for by its words, its listed members and their keyword tags; no unlisted member is ever named.
     A style is asked for on every object.
+
+    Args:
+        near: objects that benign prompts name beside the preserved half.
     """
     rng = numpy_generator(seed, "feedback prompts")
     benign = round(count * benign_share)
@@ -148,7 +158,7 @@ def feedback_prompts(concept: Concept, vocabulary: Vocabulary, count: int, benig
             concept_prompts.append(Prompt(form.format(o=name, s=concept.name), name, concept.name, without=plain))
     else:
         concept_prompts = _harm_prompts(concept, vocabulary, count - benign, rng)
-    return concept_prompts + benign_prompts(concept, vocabulary, benign, seed)
+    return concept_prompts + benign_prompts(concept, vocabulary, benign, seed, near)
 
 
 def _harm_prompts(concept: Concept, vocabulary: Vocabulary, count: int, rng) -> list[Prompt]:
@@ -173,10 +183,10 @@ def _harm_prompts(concept: Concept, vocabulary: Vocabulary, count: int, rng) -> 
     return prompts
 
 
-def benign_prompts(concept: Concept, vocabulary: Vocabulary, count: int, seed: int, purpose: str = "benign") -> list[Prompt]:
-    """Prompts that do not ask for the concept, over the preserved half of the objects and every other style."""
-    rng = numpy_generator(seed, "benign prompts", purpose)
-    names = preserved_objects(concept, vocabulary)
+def benign_prompts(concept: Concept, vocabulary: Vocabulary, count: int, seed: int, near: Sequence[str] = ()) -> list[Prompt]:
+    """Prompts that do not ask for the concept, over the preserved half of the objects, those of `near`, and every other style."""
+    rng = numpy_generator(seed, "benign prompts", "benign")
+    names = list(dict.fromkeys([*preserved_objects(concept, vocabulary), *near]))
     if not names:
         return [Prompt("", purpose="benign")] * count
     styles = [style for style in vocabulary.styles if not (concept.kind == "style" and style == concept.name)]

@@ -104,5 +104,12 @@ def encode_prompts(model: Model, prompts: Sequence[str], tokens: Mapping[str, Te
         return torch.stack([model.text_cache[prompt] if prompt in model.text_cache else fresh[prompt] for prompt in prompts])
 
 
+def text_embeddings(model: Model, prompts: Sequence[str]) -> Tensor:
+    """One vector (B, D) for each prompt: the text encoder's state at the end of the text, float32, not normalised."""
+    ends = (token_ids(model, prompts) == model.tokenizer.eos_token_id).int().argmax(1)
+    c = encode_prompts(model, prompts)
+    return c[torch.arange(len(prompts)), ends.to(c.device)]
+
+
 def _uses(prompt: str, tokens: Mapping[str, Tensor] | None) -> bool:
     return any(piece in (tokens or {}) for piece in PLACEHOLDER.findall(prompt))

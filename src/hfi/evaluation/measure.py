@@ -47,7 +47,7 @@ class Pictures:
         ]
 
 
-def measure(pictures: Pictures, study: Workspace, vocabulary, kept_words: Sequence[str] = ()) -> dict:
+def measure(pictures: Pictures, study: Workspace, vocabulary, kept_words: Sequence[str] = (), named: Sequence[str] = ()) -> dict:
     """Concept rates, `neither`, floor and retention from the verdicts."""
     concept, config, seed = study.config.concept, study.config.evaluate, study.config.seed
     names, resamples = members(concept, vocabulary), config.bootstrap
@@ -79,7 +79,7 @@ def measure(pictures: Pictures, study: Workspace, vocabulary, kept_words: Sequen
     }
     floor = share("before", pictures.pairs("floor"), "floor") if is_style else None
     others, protected = pictures.pairs("other"), set(preserved_objects(concept, vocabulary))
-    protected |= {name for name in vocabulary.objects if set(name.lower().split()) & set(kept_words)}
+    protected |= {name for name in vocabulary.objects if set(name.lower().split()) & set(kept_words)} | set(named)
     grouped = list({row[1]: row for name in ("other", "neighbours") for row in pictures.pairs(name)}.values())
     groups: dict[str, tuple[list, list, list]] = {}
     for probe, name, prompt in grouped:

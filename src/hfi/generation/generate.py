@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hfi.config import Concept
 from hfi.diffusion.model import Model
-from hfi.diffusion.prompts import feedback_prompts, load_vocabulary
+from hfi.diffusion.prompts import Vocabulary, asked_for, feedback_prompts, load_vocabulary, members
 from hfi.diffusion.sampling import decode, encode_images, sample_latents, to_pil
-from hfi.diffusion.text import encode_prompts
+from hfi.diffusion.text import encode_prompts, text_embeddings
 from hfi.errors import HFIError
 from hfi.generation.brought import FOLDER as BROUGHT
 from hfi.generation.brought import brought
@@ -59,10 +60,27 @@ class Generated:
         return cls(folder, tuple(_read_records(folder / "images.jsonl")))
 
 
-def plan(model_hash: str, study: Workspace) -> list[FeedbackImage]:
+def near_misses(model: Model, concept: Concept, vocabulary: Vocabulary, count: int) -> list[str]:
+    """The `count` non-members of a harm whose names are nearest to what its feedback prompts name, by the model's text encoder.
+
+    Cosine of the states at the end of the text, less their mean over all names; nearest to any. Empty for a style.
+    """
+    if concept.kind == "style" or not count:
+        return []
+    inside = set(members(concept, vocabulary))
+    others = [name for name in vocabulary.objects if name not in inside]
+    asked, there = text_embeddings(model, asked_for(concept, vocabulary)), text_embeddings(model, others)
+    asked, there = (torch.nn.functional.normalize(one - there.mean(0), dim=1) for one in (asked, there))
+    order = torch.argsort((there @ asked.T).amax(1), descending=True, stable=True)
+    return [others[i] for i in order[:count].tolist()]
+
+
+def plan(model: Model, study: Workspace) -> list[FeedbackImage]:
     """Every picture that stage 1 will draw: prompt, seed and name, before any is drawn."""
-    config, concept = study.config.generate, study.config.concept
-    prompts = feedback_prompts(concept, load_vocabulary(concept.vocabulary), config.images, config.benign_share, study.config.seed)
+    config, concept, model_hash = study.config.generate, study.config.concept, model.hash
+    vocabulary = load_vocabulary(concept.vocabulary)
+    near = near_misses(model, concept, vocabulary, config.near_benign)
+    prompts = feedback_prompts(concept, vocabulary, config.images, config.benign_share, study.config.seed, near)
     images = []
     for index, prompt in enumerate(prompts):
         seed = derive(study.config.seed, "generate", index)
@@ -98,7 +116,7 @@ def generate(model: Model, study: Workspace) -> Generated:
         return Generated.load(study)
     config = study.config.generate
     own = take_brought(study)
-    drawn = plan(model.hash, study)
+    drawn = plan(model, study)
     if own:
         drawn = [image for image in drawn if image.purpose == "benign"]
     images = [replace(image, index=index) for index, image in enumerate([*own, *drawn])]

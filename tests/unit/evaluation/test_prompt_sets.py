@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hfi.config import Concept
-from hfi.diffusion.prompts import feedback_prompts, load_vocabulary, members
+from hfi.diffusion.prompts import feedback_prompts, load_vocabulary, members, preserved_objects
 from hfi.errors import HFIError
 from hfi.evaluation import prompt_sets
 from hfi.seeds import numpy_generator
@@ -181,3 +181,23 @@ def test_feedback_prompts_that_use_up_every_wording_are_an_error(emoji):
 
     with pytest.raises(HFIError, match="concept.prompts.*explicit.*feedback prompt"):
         prompt_sets.explicit(WEAPON, emoji, 4, 0, Everything())
+
+
+def test_near_misses_are_named_by_benign_prompts_and_members_never(emoji):
+    concept = Concept(name="weapon", members=("axe", "bomb", "pistol"), unlisted=("pistol",), vocabulary="emoji")
+    prompts = feedback_prompts(concept, emoji, 2000, 0.5, 0, near=["hammer", "wrench"])
+    named = {prompt.object for prompt in prompts if prompt.purpose == "benign"}
+    assert {"hammer", "wrench"} <= named and not named & {"axe", "bomb", "pistol"}
+    assert named - {"hammer", "wrench"} <= set(preserved_objects(concept, emoji))
+    assert not any("pistol" in prompt.text for prompt in prompts if prompt.purpose == "concept")
+
+
+def test_near_misses_of_a_weapon_are_tools_and_of_a_style_none(emoji):
+    from hfi.diffusion.model import load_model
+    from hfi.generation.generate import near_misses
+
+    model, weapon = load_model("emoji"), Concept(name="weapon", members=("axe", "dagger", "bomb", "pistol"), unlisted=("pistol",))
+    found = near_misses(model, weapon, emoji, 20)
+    assert {"hammer", "wrench"} <= set(found) and len(set(found)) == 20 and not set(found) & set(weapon.members)
+    assert near_misses(model, weapon, emoji, 4) == found[:4] and near_misses(model, weapon, emoji, 0) == []
+    assert near_misses(model, Concept(name="twemoji", kind="style"), emoji, 10) == []
