@@ -196,8 +196,8 @@ def test_near_misses_of_a_weapon_are_tools_and_of_a_style_none(emoji):
     from hfi.diffusion.model import load_model
     from hfi.generation.generate import near_misses
 
-    model, weapon = load_model("emoji"), Concept(name="weapon", members=("axe", "dagger", "bomb", "pistol"), unlisted=("pistol",))
+    model, weapon = load_model("emoji"), Concept(name="weapon", unlisted=("pistol", "bow and arrow"))
     found = near_misses(model, weapon, emoji, 20)
-    assert {"hammer", "wrench"} <= set(found) and len(set(found)) == 20 and not set(found) & set(weapon.members)
+    assert {"hammer", "wrench"} <= set(found) and len(set(found)) == 20 and not set(found) & set(members(weapon, emoji))
     assert near_misses(model, weapon, emoji, 4) == found[:4] and near_misses(model, weapon, emoji, 0) == []
     assert near_misses(model, Concept(name="twemoji", kind="style"), emoji, 10) == []
