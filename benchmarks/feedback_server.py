@@ -387,7 +387,12 @@ def fill(study: Path, database: str | None, images: int, judgements: int) -> Non
                 FROM lease AS l JOIN item AS t ON t.id = l.item WHERE l.answered = 1 ORDER BY l.number"""), where)
             connection.execute(text("""INSERT INTO tally (annotator, round, day, answers, flagged)
                 SELECT annotator, 'label', '2026-01-01', count(*), 0 FROM lease WHERE answered = 1 GROUP BY annotator"""))
-            connection.exec_driver_sql("ANALYZE")  # as PostgreSQL does by itself after a while
+            connection.exec_driver_sql("ANALYZE")
+    if database:  # as PostgreSQL does by itself while judgements come in over weeks, and here else during the first pages
+        import psycopg
+
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")
 
 
 WATCH = """() => {
