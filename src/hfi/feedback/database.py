@@ -129,12 +129,11 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _begin_postgresql(connection: Connection, key: int) -> None:
-    from psycopg import IsolationLevel
-
     raw, writes = connection.connection.driver_connection, connection.get_execution_options().get("writes", False)
+    driver = connection.dialect.loaded_dbapi
     with _database_errors(connection):
         # the driver begins the transaction with the first statement, and says these along with it
-        raw.isolation_level, raw.read_only = (None, None) if writes else (IsolationLevel.REPEATABLE_READ, True)
+        raw.isolation_level, raw.read_only = (None, None) if writes else (driver.IsolationLevel.REPEATABLE_READ, True)
         if writes:
             with raw.pipeline():
                 raw.execute(f"SELECT pg_advisory_xact_lock({key})")

@@ -291,6 +291,8 @@ def _damage_tries(config: StudyConfig) -> tuple[str, ...]:
         else f"Give the preservation term more weight (erase.preservation, now {erase.preservation:g}) or draw "
         f"more benign pictures for it (generate.benign_share, now {config.generate.benign_share:g})."
     )
+    if config.concept.kind == "harm" and not config.generate.near_benign:
+        tries.append("Let people judge near misses as well, so that they are kept (generate.near_benign: 20; an option of this project).")
     tries.append(f"Erase more gently: a lower erase.learning_rate (now {erase.learning_rate:g}) or fewer steps (now {erase.steps}).")
     tries.append("Look at the top-K sheet below: a harmless picture among them is erased too. Veto it (reward.veto).")
     return tuple(tries)
