@@ -42,8 +42,8 @@ def test_stopped_in_the_middle(loop, copy_of, quick, stage, nth, sign):
 
 def test_ctrl_c_for_real(copy_of, quick, loop):
     """A person presses Ctrl-C while the erased model is measured: one line, exit 130, no half file, and it goes on."""
-    for _ in range(5):  # on a busy machine the key may be pressed when all is done
-        study = copy_of("invert")
+    for turn in range(5):  # on a busy machine the key may be pressed when all is done
+        study = copy_of("invert", f"study{turn}")
         process = subprocess.Popen([sys.executable, "-m", "hfi.cli", "run", str(study)], env=environment(), stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 240
