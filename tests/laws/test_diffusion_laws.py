@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import tiny
+from hfi.diffusion.fast import constant_weights
 from hfi.diffusion.model import add_noise, load_model, predict_noise, to_eps
 from hfi.diffusion.sampling import decode, sample_latents, trajectory
 from hfi.diffusion.text import encode_prompts
@@ -101,6 +102,36 @@ def test_fast_passes_are_the_same_mathematics(tiny_root):
         true = measure(exact)
         ours, theirs = ((measure(model) - true).norm() / true.norm() for model in (half, plain))
         assert 0 < ours < 1.5 * theirs + 1e-3
+
+
+def test_constant_weights_change_nothing_and_never_outlive_their_promise(tiny_root):
+    """Predictions and gradients are the same under the promise; what learns is read afresh, and afterwards so is everything."""
+    model = load_model(str(tiny_root / "pipeline"), "cpu", "bfloat16")
+    learning = {name: weight for name, weight in model.unet.named_parameters() if ".attn2." in name}
+    for weight in learning.values():
+        weight.requires_grad_(True)
+    z, t, c = torch.randn(4, 4, 4, 4), torch.randint(1000, (4,)), encode_prompts(model, PROMPTS)
+
+    def measured():
+        prediction = predict_noise(model, z, t, c)
+        return torch.cat([prediction.flatten(), *(g.flatten() for g in torch.autograd.grad(prediction.square().sum(), learning.values()))])
+
+    def close(one, other):
+        return (one - other).norm() < 0.02 * other.norm()
+
+    before = measured()
+    with constant_weights(model.unet):
+        inside = measured()
+        learning["down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_out.0.weight"].data *= 30
+        learned = measured()
+        with torch.no_grad(), constant_weights(model.unet):  # as when pictures are drawn between two steps
+            drawn = predict_noise(model, z, t, c).flatten()
+    assert close(inside, before) and close(measured(), learned) and close(drawn, learned[: len(drawn)])
+    assert not close(learned, before)
+    model.unet.conv_in.weight.data *= 2
+    assert not close(measured(), learned)
+    with constant_weights(model.unet):
+        assert close(measured(), measured()) and not close(measured(), learned)
 
 
 def test_a_batch_spread_over_threads_is_the_same_batch(tiny_model):

@@ -7,6 +7,7 @@ convolutions on small maps. `speed_up` writes the three out. In float32, and on 
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING
@@ -16,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SMALL_MAP = 256  # positions; above this the library's convolution, and its GroupNorm's forward, are as fast
+TINY_MAP = 16  # and up to this a matrix product is as fast even where nothing learns
 SMALL_NETWORK = 50_000_000  # parameters; above this one pass keeps all cores busy by itself
 
 
@@ -30,7 +32,31 @@ def speed_up(network: torch.nn.Module, small_map: int = SMALL_MAP) -> None:
         elif _replaceable(module):
             module.__class__ = _Conv2d
             module.small_map = small_map
+        elif type(module) is torch.nn.Linear:
+            module.__class__ = _Linear
     network.set_attn_processor(_Attention())
+
+
+@contextlib.contextmanager
+def constant_weights(network: torch.nn.Module) -> Iterator[None]:
+    """While open, the weights that do not learn are promised to stay as they are, so each is turned into bf16 once, not in every pass.
+
+    Without gradients, no weight learns. May be opened again inside itself: what learns outside may be constant within a sampling run.
+    """
+    mine = [
+        module
+        for module in network.modules()
+        if isinstance(module, (_Conv2d, _Linear))
+        and module.turned is None
+        and not (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters(recurse=False)))
+    ]
+    for module in mine:
+        module.turned = {}
+    try:
+        yield
+    finally:
+        for module in mine:
+            module.turned = None
 
 
 def in_threads(function: Callable[..., Tensor], *batch: Tensor) -> Tensor:
@@ -78,15 +104,42 @@ def _replaceable(module: torch.nn.Module) -> bool:
     )
 
 
-class _Conv2d(torch.nn.Conv2d):
-    """A convolution that learns by matrix products where its map is small."""
+class _Linear(torch.nn.Linear):
+    """A linear layer that keeps its bf16 weights where they are constant."""
+
+    turned: dict[str, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (_half(x) and torch.is_grad_enabled() and x.shape[2] * x.shape[3] <= self.small_map):
+        if self.turned is None or not _half(x):
             return super().forward(x)
-        if self.kernel_size == (1, 1):
-            return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-        return _Convolution3x3.apply(x, self.weight, self.bias)
+        if not self.turned:
+            self.turned |= {name: value.to(torch.bfloat16) for name, value in self.named_parameters()}
+        return F.linear(x, self.turned["weight"], self.turned.get("bias"))
+
+
+class _Conv2d(torch.nn.Conv2d):
+    """A convolution by matrix products where its map is small and it learns or its weights are constant; else the library's."""
+
+    turned: dict[str, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _half(x) or not (torch.is_grad_enabled() or self.turned is not None):
+            return super().forward(x)
+        n, _, h, w = x.shape
+        product = h * w <= (self.small_map if torch.is_grad_enabled() else TINY_MAP)
+        if self.turned is None and not product:
+            return super().forward(x)
+        kept = self.turned if self.turned is not None else {}
+        if "bias" not in kept:
+            kept["bias"] = self.bias.to(torch.bfloat16)
+        if product and self.kernel_size == (3, 3):
+            return _Convolution3x3.apply(x, self.weight, self.bias, kept)
+        if "weight" not in kept:
+            kept["weight"] = self.weight.to(torch.bfloat16)
+        if self.kernel_size == (3, 3):
+            return F.conv2d(x, kept["weight"], kept["bias"], padding=1)
+        flat = x.permute(0, 2, 3, 1).reshape(n * h * w, -1)
+        return F.linear(flat, kept["weight"].flatten(1), kept["bias"]).view(n, h, w, -1).permute(0, 3, 1, 2)
 
 
 class _GroupNorm(torch.nn.GroupNorm):
@@ -151,32 +204,47 @@ def _columns(x: Tensor) -> Tensor:
     return padded.as_strided((n, h, w, 3, 3 * c), (a, b, d, b, 1)).reshape(n * h * w, 9 * c)
 
 
+def _across(weight: Tensor) -> Tensor:
+    """(out, C, 3, 3) -> (out, 9 C), order (ky, kx, c)."""
+    return weight.permute(0, 2, 3, 1).to(torch.bfloat16).reshape(weight.shape[0], -1)
+
+
+def _back(flat: Tensor) -> Tensor:
+    """(out, 9 C) -> (9 out, C): the windows turned round, for the gradient of the input."""
+    out = flat.shape[0]
+    return flat.view(out, 9, -1).flip(1).transpose(0, 1).reshape(9 * out, -1)
+
+
 class _Convolution3x3(torch.autograd.Function):
-    """A 3x3 convolution, stride 1, padding 1, as one bf16 matrix product; gradients for input, weight and bias."""
+    """A 3x3 convolution, stride 1, padding 1, as one bf16 matrix product; gradients for input, weight and bias.
+
+    `kept` holds what was made of constant weights, and is filled where it holds nothing yet.
+    """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, kept: dict[str, Tensor]) -> Tensor:
         n, _, h, w = x.shape
         last = x.permute(0, 2, 3, 1).to(torch.bfloat16).contiguous()
-        flat = weight.permute(0, 2, 3, 1).to(torch.bfloat16).reshape(weight.shape[0], -1)
-        ctx.save_for_backward(last, flat)
-        ctx.types = x.dtype, weight.dtype, bias.dtype
-        return torch.addmm(bias.to(torch.bfloat16), _columns(last), flat.t()).view(n, h, w, -1).permute(0, 3, 1, 2)
+        if "across" not in kept:
+            kept["across"] = _across(weight)
+        ctx.save_for_backward(last if weight.requires_grad else None)
+        ctx.kept, ctx.meta = kept, (weight.shape[0], x.dtype, weight.dtype, bias.dtype)
+        return torch.addmm(kept["bias"], _columns(last), kept["across"].t()).view(n, h, w, -1).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        last, flat = ctx.saved_tensors
-        n, h, w, c = last.shape
-        out = flat.shape[0]
+        n, _, h, w = gradient.shape
+        (last,), (out, of_x, of_weight, of_bias) = ctx.saved_tensors, ctx.meta
         dense = gradient.permute(0, 2, 3, 1).to(torch.bfloat16).contiguous()
         columns = _columns(dense)
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            turned = flat.view(out, 9, c).flip(1).transpose(0, 1).reshape(9 * out, c)
-            to_x = (columns @ turned).view(n, h, w, c).permute(0, 3, 1, 2).to(ctx.types[0])
+            if "back" not in ctx.kept:
+                ctx.kept["back"] = _back(ctx.kept["across"])
+            to_x = (columns @ ctx.kept["back"]).view(n, h, w, -1).permute(0, 3, 1, 2).to(of_x)
         if ctx.needs_input_grad[1]:
-            product = (columns.t() @ last.view(-1, c)).view(9, out, c).flip(0)
-            to_weight = product.view(3, 3, out, c).permute(2, 3, 0, 1).to(ctx.types[1])
+            product = (columns.t() @ last.view(len(dense) * h * w, -1)).view(9, out, -1).flip(0)
+            to_weight = product.view(3, 3, out, -1).permute(2, 3, 0, 1).to(of_weight)
         if ctx.needs_input_grad[2]:
-            to_bias = dense.view(-1, out).sum(0, dtype=torch.float32).to(ctx.types[2])
-        return to_x, to_weight, to_bias
+            to_bias = dense.view(-1, out).sum(0, dtype=torch.float32).to(of_bias)
+        return to_x, to_weight, to_bias, None

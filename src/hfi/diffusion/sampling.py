@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
-from hfi.diffusion.fast import in_threads, spread_over_threads
+from hfi.diffusion.fast import constant_weights, in_threads, spread_over_threads
 from hfi.diffusion.model import Model, predict_noise
 from hfi.errors import Diverged
 
@@ -57,10 +57,11 @@ def trajectory(model: Model, z_t: Tensor, c: Tensor, c_0: Tensor, steps: int, gu
         z_t: unit noise (B, C, h, w); c, c_0: (B, L, D).
     """
     scheduler = ddim(model, steps)
-    for t in scheduler.timesteps.tolist():
-        yield t, z_t
-        eps = guided_noise(model, z_t, torch.full((len(z_t),), t, device=z_t.device), c, c_0, guidance_scale)
-        z_t = scheduler.step(eps, t, z_t, eta=0.0).prev_sample
+    with constant_weights(model.unet):
+        for t in scheduler.timesteps.tolist():
+            yield t, z_t
+            eps = guided_noise(model, z_t, torch.full((len(z_t),), t, device=z_t.device), c, c_0, guidance_scale)
+            z_t = scheduler.step(eps, t, z_t, eta=0.0).prev_sample
     yield -1, z_t
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hfi.config import Erase
+from hfi.diffusion.fast import constant_weights
 from hfi.diffusion.model import Model, add_noise, predict_noise
 from hfi.erasure.closed_form import closed_form
 from hfi.erasure.conditions import Conditions
@@ -85,43 +86,44 @@ def train_sdd(
     sums = resume["sums"].tolist() if resume else [0.0, 0.0, 0.0]
     snapshots = set(config.snapshot_steps())
     try:
-        for step in range(start, config.steps):
-            for micro in range(config.accumulate):
-                with swapped(trained, teacher.values), torch.no_grad():
-                    batch = source.next(step, micro)
-                erase, keep = _losses(model, batch, conditions, c_0, benign, original, trained, config, seed, step, micro)
-                ((erase + config.preservation * keep) / config.accumulate).backward()
-                sums = [sums[0] + float(erase.detach()), sums[1] + float(keep.detach() if config.preservation else 0.0), sums[2] + 1]
-            if not math.isfinite(sums[0] + sums[1]):
-                raise Diverged(
-                    f"the erasure loss became NaN at step {step}",
-                    field="erase.learning_rate",
-                    remedy="lower it, or use --dtype float32; the last checkpoint is good",
-                )
-            torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, step)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            teacher.update(trained)
-            done = step + 1
-            if on_log and (done % LOG_EVERY == 0 or done == config.steps):
-                with swapped(trained, teacher.values):
-                    moved = probe()
-                on_log(
-                    {
-                        "step": done,
-                        "loss": sums[0] / sums[2],
-                        "preservation": sums[1] / sums[2] if config.preservation else None,
-                        **moved,
-                        "seconds": round(time.monotonic() - begun, 2),
-                    }
-                )
-                sums = [0.0, 0.0, 0.0]
-            if on_snapshot and done in snapshots:
-                on_snapshot(done, _delta(teacher, original))
-            if on_step:
-                on_step(done, lambda: _checkpoint(done, trained, teacher, optimiser, source, sums))  # noqa: B023 - used at once
+        with constant_weights(model.unet):
+            for step in range(start, config.steps):
+                for micro in range(config.accumulate):
+                    with swapped(trained, teacher.values), torch.no_grad():
+                        batch = source.next(step, micro)
+                    erase, keep = _losses(model, batch, conditions, c_0, benign, original, trained, config, seed, step, micro)
+                    ((erase + config.preservation * keep) / config.accumulate).backward()
+                    sums = [sums[0] + float(erase.detach()), sums[1] + float(keep.detach() if config.preservation else 0.0), sums[2] + 1]
+                if not math.isfinite(sums[0] + sums[1]):
+                    raise Diverged(
+                        f"the erasure loss became NaN at step {step}",
+                        field="erase.learning_rate",
+                        remedy="lower it, or use --dtype float32; the last checkpoint is good",
+                    )
+                torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate(config, step)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                teacher.update(trained)
+                done = step + 1
+                if on_log and (done % LOG_EVERY == 0 or done == config.steps):
+                    with swapped(trained, teacher.values):
+                        moved = probe()
+                    on_log(
+                        {
+                            "step": done,
+                            "loss": sums[0] / sums[2],
+                            "preservation": sums[1] / sums[2] if config.preservation else None,
+                            **moved,
+                            "seconds": round(time.monotonic() - begun, 2),
+                        }
+                    )
+                    sums = [0.0, 0.0, 0.0]
+                if on_snapshot and done in snapshots:
+                    on_snapshot(done, _delta(teacher, original))
+                if on_step:
+                    on_step(done, lambda: _checkpoint(done, trained, teacher, optimiser, source, sums))  # noqa: B023 - used at once
         return _delta(teacher, original)
     finally:
         for name, parameter in trained.items():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hfi.diffusion.fast import constant_weights
 from hfi.diffusion.model import Model, add_noise, predict_noise
 from hfi.diffusion.text import embedding_table, encode_ids, token_ids
 from hfi.errors import Diverged, HFIError
@@ -120,29 +121,30 @@ def learn_tokens(
         }
     templates = TEMPLATES[kind]
     ids = token_ids(model, [template.format(name) for name in rows for template in templates], rows)
-    for step in range(begun, steps):
-        parts = [_batch(model, lesson, batch_size, len(templates), generator(seed, stage, lesson.index, step)) for lesson in lessons]
-        z_0, eps, t, template, weight = (torch.cat(column) for column in zip(*parts, strict=True))
-        owner = torch.arange(len(lessons)).repeat_interleave(batch_size)
-        c = encode_ids(model, ids, rows)[owner * len(templates) + template]
-        predicted = predict_noise(model, add_noise(model, z_0, eps, t), t, c)
-        losses = [
-            weighted_denoising_loss(*part)
-            for part in zip(eps.split(batch_size), predicted.split(batch_size), weight.split(batch_size), strict=True)
-        ]
-        values = torch.stack(losses).tolist()
-        if not all(map(math.isfinite, values)):
-            raise Diverged(
-                f"the inversion loss became {sum(values)} at step {step}",
-                field="invert.learning_rate",
-                remedy="lower it, or use --dtype float32",
-            )
-        optimiser.zero_grad()
-        sum(losses).backward()
-        optimiser.step()
-        if on_step:
-            moments = [(row.detach(), optimiser.state[row]["exp_avg"], optimiser.state[row]["exp_avg_sq"]) for row in rows.values()]
-            on_step([State(*moment, step + 1) for moment in moments], values)
+    with constant_weights(model.unet):
+        for step in range(begun, steps):
+            parts = [_batch(model, lesson, batch_size, len(templates), generator(seed, stage, lesson.index, step)) for lesson in lessons]
+            z_0, eps, t, template, weight = (torch.cat(column) for column in zip(*parts, strict=True))
+            owner = torch.arange(len(lessons)).repeat_interleave(batch_size)
+            c = encode_ids(model, ids, rows)[owner * len(templates) + template]
+            predicted = predict_noise(model, add_noise(model, z_0, eps, t), t, c)
+            losses = [
+                weighted_denoising_loss(*part)
+                for part in zip(eps.split(batch_size), predicted.split(batch_size), weight.split(batch_size), strict=True)
+            ]
+            values = torch.stack(losses).tolist()
+            if not all(map(math.isfinite, values)):
+                raise Diverged(
+                    f"the inversion loss became {sum(values)} at step {step}",
+                    field="invert.learning_rate",
+                    remedy="lower it, or use --dtype float32",
+                )
+            optimiser.zero_grad()
+            sum(losses).backward()
+            optimiser.step()
+            if on_step:
+                moments = [(row.detach(), optimiser.state[row]["exp_avg"], optimiser.state[row]["exp_avg_sq"]) for row in rows.values()]
+                on_step([State(*moment, step + 1) for moment in moments], values)
     return [row.detach().cpu() for row in rows.values()]
 
 
