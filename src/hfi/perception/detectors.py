@@ -1,8 +1,12 @@
-"""Detectors: networks that say how likely one concept is in a picture. They can judge beside people (feedback/machines.py).
+"""Detectors: networks that say how likely one concept is in a picture. They can judge beside people (feedback/machines.py), and
+`hfi measure` counts with them (evaluation/detection.py).
 
 clip:emoji, clip:FOLDER     zero-shot by words (Radford et al. 2021): the concept's words against all others of the vocabulary
+clip:FOLDER#a gun|a knife   the same with other words for the concept
 classifier:FOLDER           a reward model of another study (its folder reward/), or a transformers image classifier
 classifier:FOLDER#LABEL     such a classifier, and which of its labels is the concept
+classifier:FILE.onnx#LABEL  any image classifier as an ONNX file (see onnx_classifier.py)
+q16:FILE, q16:FILE#CLIP     Q16, "inappropriate" (see q16.py)
 nudenet                     NudeNet 3, where it is installed (its licence is AGPL-3.0)
 """
 
@@ -19,10 +23,11 @@ from torch import Tensor
 
 from hfi.errors import HFIError
 from hfi.perception.pictures import open_picture
-from hfi.workspace import read_json, read_tensors
+from hfi.workspace import file_hash, read_json, read_tensors
 
 BATCH = 64
 OBJECT_WORDS = "a picture of a {}"
+SOMETHING_ELSE = "something else"  # what words of one's own are held against where the vocabulary has nothing else
 NUDENET_CLASSES = (
     "FEMALE_BREAST_EXPOSED",
     "FEMALE_GENITALIA_EXPOSED",
@@ -42,6 +47,7 @@ class Detector:
     margin: float  # within this distance of the threshold it is unsure
     probabilities: Callable[[Sequence[Path]], Tensor]  # files -> (N,) in [0, 1]
     licence: str = ""
+    version: str = ""  # what tells these weights from others, where the name does not
 
     def __call__(self, paths: Sequence[Path]) -> Tensor:
         """Probabilities (N,), float32, on the CPU, of picture files."""
@@ -58,10 +64,18 @@ def load_detector(spec: str, words: Sequence[str], others: Sequence[str], device
         words: what shows the concept, in words; others: what does not. Only "clip:" goes by them.
     """
     family, _, place = spec.partition(":")
-    if family == "clip" and place:
+    folder, _, label = place.partition("#")
+    if family == "clip" and folder:
         return _clip_detector(place, words, others, device)
-    if family == "classifier" and place:
-        folder, _, label = place.partition("#")
+    if family == "q16" and folder:
+        from hfi.perception.q16 import q16_detector
+
+        return q16_detector(Path(folder), label, device)
+    if family == "classifier" and folder:
+        if Path(folder).suffix == ".onnx":
+            from hfi.perception.onnx_classifier import onnx_detector
+
+            return onnx_detector(Path(folder), label)
         if (Path(folder) / "reward.json").exists():
             return _reward_detector(Path(folder), device)
         return _classifier_detector(folder, label, device)
@@ -70,13 +84,17 @@ def load_detector(spec: str, words: Sequence[str], others: Sequence[str], device
     raise HFIError(
         f"unknown detector {spec!r}",
         field="label.machines",
-        remedy="use clip:emoji, clip:FOLDER, classifier:FOLDER, classifier:FOLDER#LABEL or nudenet",
+        remedy="use clip:emoji, clip:FOLDER, classifier:FOLDER, classifier:FOLDER#LABEL, classifier:FILE.onnx#LABEL, q16:FILE or nudenet",
     )
 
 
-def _clip_detector(source: str, words: Sequence[str], others: Sequence[str], device: str) -> Detector:
+def _clip_detector(place: str, words: Sequence[str], others: Sequence[str], device: str) -> Detector:
+    """P(any of the words) under softmax over the words and the others; words written after '#' replace the concept's."""
     from hfi.perception.clip import load_encoder
 
+    source, _, written = place.partition("#")
+    if own := [word.strip() for word in written.split("|") if word.strip()]:
+        words, others = own, [other for other in others if other not in own] or [SOMETHING_ELSE]
     if not words or not others:
         raise HFIError(
             "needs words for the concept and for other things",
@@ -89,7 +107,7 @@ def _clip_detector(source: str, words: Sequence[str], others: Sequence[str], dev
     def probabilities(paths: Sequence[Path]) -> Tensor:
         return (encoder.logit_scale * (encoder.images(paths) @ texts.T)).softmax(1)[:, : len(words)].sum(1)
 
-    return Detector(f"clip:{source}", 0.5, 0.15, probabilities)
+    return Detector(f"clip:{place}", 0.5, 0.15, probabilities, version=f"{encoder.hash[:8]} among {len(words) + len(others)} words")
 
 
 def _reward_detector(folder: Path, device: str) -> Detector:
@@ -119,12 +137,13 @@ def _reward_detector(folder: Path, device: str) -> Detector:
             h = torch.nn.functional.gelu(torch.nn.functional.linear(h, weight, bias))
         return torch.nn.functional.linear(h, *layers[-1]).squeeze(-1)
 
-    return Detector(f"classifier:{folder.name}", 0.5, 0.15, probabilities)
+    return Detector(f"classifier:{folder.name}", 0.5, 0.15, probabilities, version=file_hash(folder / "reward.safetensors")[:8])
 
 
 def _classifier_detector(source: str, label: str, device: str) -> Detector:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+    from hfi.diffusion.identity import model_hash
     from hfi.diffusion.model import pick_device, quiet_loading
 
     try:
@@ -155,7 +174,7 @@ def _classifier_detector(source: str, label: str, device: str) -> Detector:
         pixels = processor(images=[open_picture(path) for path in paths], return_tensors="pt")["pixel_values"]
         return model(pixel_values=pixels.to(place)).logits.softmax(1)[:, names[label]]
 
-    return Detector(f"classifier:{Path(source).name}#{label}", 0.5, 0.15, probabilities)
+    return Detector(f"classifier:{Path(source).name}#{label}", 0.5, 0.15, probabilities, version=model_hash(source)[:8])
 
 
 def _nudenet_detector() -> Detector:
@@ -167,7 +186,7 @@ def _nudenet_detector() -> Detector:
         raise HFIError(
             "NudeNet is not installed",
             field="label.machines nudenet",
-            remedy="AGPL-3.0 software, which also binds those who offer it over a network; if that suits you: pip install nudenet==3.4.2",
+            remedy="AGPL-3.0 software, which also binds those who offer it over a network; if that suits you: pip install 'hfi[nudenet]'",
         ) from None
     network = library.NudeDetector()
 
