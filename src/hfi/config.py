@@ -249,6 +249,22 @@ class Evaluate(Section):
     )
 
 
+class Measure(Section):
+    """`hfi measure`: what users of other tools expect. No stage reads this, so nothing is drawn again or goes stale for it."""
+
+    measures: tuple[str, ...] = Field(
+        (),
+        description="detectors with their threshold, 'nudenet@0.45', 'q16:FILE@0.9', 'classifier:FOLDER#label@0.5', "
+        "'clip:FOLDER#words@0.3', and distances, 'fid', 'kid', 'cmmd', 'lpips', 'clip_score', with another network as 'fid:FOLDER' (ours)",
+    )
+    prompts: tuple[Path, ...] = Field(
+        (), description="published prompt files (I2P, UnlearnDiffAtk, Ring-A-Bell, COCO) to draw from before and after (ours)"
+    )
+    category: str = Field("", description="of those files, the prompts of this category alone; empty: all (ours)")
+    at_least: dict[str, float] = Field({}, description="of those files, the rows whose number in a column is at least this (ours)")
+    most: int = Field(0, ge=0, description="of each of those files, at most so many prompts, drawn at random; 0: all (ours)")
+
+
 class Report(Section):
     """One self-contained HTML file."""
 
@@ -271,6 +287,7 @@ class StudyConfig(Section):
     invert: Invert = Invert()
     erase: Erase = Erase()
     evaluate: Evaluate = Evaluate()
+    measure: Measure = Measure()
     report: Report = Report()
 
     @field_validator("device")

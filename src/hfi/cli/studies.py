@@ -71,10 +71,12 @@ def new_judgements(study: Workspace) -> bool:
 
 
 def new_answers(study: Workspace) -> bool:
-    """Whether raters of a blind evaluation have answered since the report was written."""
+    """Whether raters of a blind evaluation have answered, or `hfi measure` has measured, since the report was written."""
     from hfi.evaluation.human import state
+    from hfi.evaluation.measures_file import measures_state
 
-    return state(study) != ((study.manifest("report") or {}).get("facts") or {}).get("human", {})
+    facts = (study.manifest("report") or {}).get("facts") or {}
+    return state(study) != facts.get("human", {}) or measures_state(study) != facts.get("measures", "")
 
 
 def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) -> Workspace:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -44,6 +45,9 @@ def load_measure(spec: str, words: Sequence[str], others: Sequence[str], device:
 def measure_name(detector: Detector) -> str:
     """Detector, version and threshold: 'nudenet-3.4.2-320n@0.45', 'q16-1a2b3c4d clip-vit-large-patch14@0.5'."""
     plain = detector.name.rpartition("@")[0] if detector.name.startswith("nudenet") else detector.name
+    kind, colon, rest = plain.partition(":")
+    place, hash_, label = rest.partition("#")  # of a path its last part: the version tells what lies there
+    plain = f"{kind}{colon}{Path(place).name}{hash_}{label}" if colon else kind
     return f"{plain}{'-' if detector.version else ''}{detector.version}@{detector.threshold:g}"
 
 

@@ -26,6 +26,7 @@ from hfi.evaluation.concept_rate import check_judge
 from hfi.evaluation.curve import curve, folder_of, subset
 from hfi.evaluation.drawing import Drawing, distinct, draw_and_judge, settings
 from hfi.evaluation.measure import CONCEPT_SETS, Pictures, benign_quality, measure, verdict_rows
+from hfi.evaluation.measures_file import PARTS, read_measures
 from hfi.evaluation.prompt_sets import Probe
 from hfi.generation.generate import Generated
 from hfi.perception.clip import load_encoder
@@ -52,7 +53,7 @@ class Evaluated:
     def load(cls, study: Workspace) -> Evaluated:
         """Read a finished stage; raises HFIError when it is damaged."""
         folder = study.path("evaluate")
-        return cls(folder, {**read_json(folder / "metrics.json"), **costs(study)})
+        return cls(folder, {**read_json(folder / "metrics.json"), **measures(study), **costs(study)})
 
 
 def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inverted, erased: Erased, study: Workspace) -> Evaluated:
@@ -125,6 +126,12 @@ def publish(study: Workspace) -> Evaluated:
     found = Evaluated.load(study)
     write_json(study.path("metrics.json"), found.metrics)
     return found
+
+
+def measures(study: Workspace) -> dict:
+    """{"measures": what `hfi measure` found on this evaluation}, or nothing."""
+    found = read_measures(study)
+    return {"measures": {part: found[part] for part in PARTS}} if found else {}
 
 
 def costs(study: Workspace) -> dict:

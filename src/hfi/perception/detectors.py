@@ -149,7 +149,9 @@ def _classifier_detector(source: str, label: str, device: str) -> Detector:
     try:
         with quiet_loading():
             local = {"local_files_only": Path(source).exists()}
-            model = AutoModelForImageClassification.from_pretrained(source, use_safetensors=True, dtype=torch.float32, **local)
+            model, report = AutoModelForImageClassification.from_pretrained(
+                source, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **local
+            )
             processor = AutoImageProcessor.from_pretrained(source, backend="pil", **local)
     except Exception as error:  # the library raises many kinds here; all mean the same to the user
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:140]
@@ -159,6 +161,13 @@ def _classifier_detector(source: str, label: str, device: str) -> Detector:
             field="label.machines",
             remedy="give a folder reward/ of a study, or a transformers image classifier in safetensors",
         ) from error
+    if missing := sorted(report["missing_keys"]):  # they would be random, and so would every verdict
+        raise HFIError(
+            f"lacks {len(missing)} weights, the first is {missing[0]}",
+            file=source,
+            field="label.machines",
+            remedy="give a whole image classifier, its head included",
+        )
     names = {str(name): int(number) for number, name in model.config.id2label.items()}
     if label not in names:
         raise HFIError(

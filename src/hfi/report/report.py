@@ -13,9 +13,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from hfi.evaluation import human
+from hfi.evaluation.measures_file import PARTS, measures_state, read_measures
 from hfi.report import gather, words
 from hfi.report.figures import Curve, Rate, Row, interval, line_chart, percent, rate_chart
 from hfi.report.human import human_section
+from hfi.report.measures import measures_section
 from hfi.report.numbers import CONCEPT_SETS, KEPT_SETS, Numbers, read_numbers
 from hfi.report.pairs import before_after_picture, read_pairs, set_names, show_pairs, show_singles
 from hfi.report.pictures import sheet
@@ -42,8 +44,9 @@ def report(evaluated: Evaluated, study: Workspace) -> Path:
     may lack (rankings, a floor, drift) are left out of the page.
     """
     page, numbers = study.path("report.html"), study.path("metrics.json")
-    answers = human.state(study)  # people may have rated since
-    if study.is_done("report") and page.exists() and study.manifest("report")["facts"].get("human", {}) == answers:
+    answers, further = human.state(study), measures_state(study)  # people may have rated since, or more been measured
+    facts = study.manifest("report")["facts"] if study.is_done("report") and page.exists() else None
+    if facts is not None and facts.get("human", {}) == answers and facts.get("measures", "") == further:
         if not numbers.exists():
             finish_metrics(study, evaluated.folder)
         return page
@@ -51,7 +54,7 @@ def report(evaluated: Evaluated, study: Workspace) -> Path:
         if read_pairs(evaluated.folder)[0]:
             before_after_picture(study, run.path("summary.png"), blur=True)
         write_bytes(page, render(study, evaluated.folder, lambda: run.seconds).encode())
-        run.facts.update(page_sha256=file_hash(page), page_bytes=page.stat().st_size, human=answers)
+        run.facts.update(page_sha256=file_hash(page), page_bytes=page.stat().st_size, human=answers, **({"measures": further} if further else {}))
     finish_metrics(study, evaluated.folder)
     return page
 
@@ -60,12 +63,14 @@ def finish_metrics(study: Workspace, folder: Path) -> None:
     """Write STUDY/metrics.json: evaluate's numbers, and the seconds and peak memory of all stages, this one too."""
     costs = gather.manifests(study, STAGES)
     rated = {one.question: one.plain() for one in human.rates(study)}
+    measured = read_measures(study)
     seconds = {stage: manifest["seconds"] for stage, manifest in costs.items()}
     write_json(
         study.path("metrics.json"),
         {
             **read_json(folder / "metrics.json"),
             **({"human": rated} if rated else {}),
+            **({"measures": {part: measured[part] for part in PARTS}} if measured else {}),
             "seconds": {**seconds, "total": round(sum(seconds.values()), 2)},
             "peak_memory_mib": {stage: manifest["peak_memory_mib"] for stage, manifest in costs.items()},
         },
@@ -88,6 +93,7 @@ def render(study: Workspace, folder: Path, seconds: Callable[[], float]) -> str:
         **_pictures(study, folder, numbers),
         **_charts(numbers),
         "human": human_section(human.rates(study)),
+        "measures": measures_section(read_measures(study)),
         **_curve(numbers),
         **_making(study, found),
         **_settings(study),
