@@ -3,6 +3,7 @@
 - `folder()`       a diffusers folder: StableDiffusionPipeline.from_pretrained(folder()) draws
 - `clip_folder()`  the CLIPModel whose text half conditions the model; its image half serves the reward model
 - `catalogue()`    styles, objects (with tags and groups), held-out pairs, concepts
+- `translations()` the objects' names in other languages
 - `judge_path(n)`  config and weights of the judge "annotator" or "scorer" (see judge.py)
 
 Nothing here imports torch. The weights come from training/emoji; MODEL_CARD.md has their numbers,
@@ -45,3 +46,8 @@ def catalogue() -> dict:
     "concepts": {concept: {kind, words, members, neighbours}}}; a fresh copy at each call.
     `hints` are the tags that do not give the name away (for implicit prompts)."""
     return json.loads(_catalogue_text())
+
+
+def translations() -> dict[str, dict[str, str]]:
+    """{language: {object: its name there}} for de, es, fr, it and pt, from emojibase (MIT); "pistol" has none."""
+    return json.loads((HERE / "words.json").read_text(encoding="utf-8"))["words"]

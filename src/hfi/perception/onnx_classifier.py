@@ -54,7 +54,7 @@ def onnx_detector(file: Path, label: str) -> Detector:
         pixels = prepare(paths)
         batches = [pixels[i : i + 1] for i in range(len(pixels))] if one_by_one else [pixels]
         out = torch.cat([torch.from_numpy(np.asarray(session.run(None, {inputs[0].name: part})[0])).float() for part in batches])
-        found = as_probabilities(out)
+        found = as_probabilities(out, session.get_outputs()[0].name)
         if at >= found.shape[1]:
             raise HFIError(
                 f"has {found.shape[1]} labels, none of number {at}", file=file, field="classifier", remedy="write FILE.onnx#NUMBER"
@@ -64,18 +64,18 @@ def onnx_detector(file: Path, label: str) -> Detector:
     return Detector(f"classifier:{file.name}#{label}", 0.5, 0.15, probabilities, version=file_hash(file)[:8])
 
 
-def as_probabilities(out: Tensor) -> Tensor:
-    """(N, K) probabilities of a classifier's output, each row by itself: a row that is shares already stays, logits go through softmax.
+def as_probabilities(out: Tensor, name: str) -> Tensor:
+    """(N, K) probabilities of a classifier's output, by the output's name: numbers alone do not tell logits from shares.
 
-    A single column is the label's probability; raises HFIError where it leaves [0, 1], because one number alone may be any kind of score.
+    An output named "...prob..." holds probabilities; any other holds logits (softmax, or a sigmoid where there is one column).
+    Raises HFIError for probabilities outside [0, 1].
     """
     out = out.reshape(len(out), -1)
-    if out.shape[1] == 1:
-        if not bool(((out >= 0) & (out <= 1)).all()):
-            raise HFIError("gives one number outside [0, 1]", field="classifier", remedy="export it with its sigmoid")
-        return out
-    shares = (out >= 0).all(1, keepdim=True) & ((out.sum(1, keepdim=True) - 1).abs() < 1e-3)
-    return torch.where(shares, out, out.softmax(1))
+    if "prob" not in name.lower():
+        return out.sigmoid() if out.shape[1] == 1 else out.softmax(1)
+    if not bool(((out >= 0) & (out <= 1)).all()):
+        raise HFIError(f"its output {name!r} leaves [0, 1]", field="classifier", remedy="export it with another name if it holds logits")
+    return out
 
 
 def _column(file: Path, label: str) -> int:

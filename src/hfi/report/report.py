@@ -54,7 +54,8 @@ def report(evaluated: Evaluated, study: Workspace) -> Path:
         if read_pairs(evaluated.folder)[0]:
             before_after_picture(study, run.path("summary.png"), blur=True)
         write_bytes(page, render(study, evaluated.folder, lambda: run.seconds).encode())
-        run.facts.update(page_sha256=file_hash(page), page_bytes=page.stat().st_size, human=answers, **({"measures": further} if further else {}))
+        run.facts.update(page_sha256=file_hash(page), page_bytes=page.stat().st_size, human=answers)
+        run.facts.update({"measures": further} if further else {})
     finish_metrics(study, evaluated.folder)
     return page
 
