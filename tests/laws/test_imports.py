@@ -96,8 +96,10 @@ def test_nothing_is_pickled(path):
 
 
 def test_every_library_that_is_imported_is_a_dependency():
+    """Or, where a function imports it when it is called, of the extra "measures"."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[ <>=!~\[;]", line)[0].lower().replace("-", "_") for line in settings["dependencies"]}
+    lines = [*settings["dependencies"], *settings["optional-dependencies"]["measures"]]
+    declared = {re.split(r"[ <>=!~\[;]", line)[0].lower().replace("-", "_") for line in lines}
     used = {name.split(".")[0] for path in sources() for _, name in imports(path)} - set(sys.stdlib_module_names) - {"hfi", "__future__"}
     assert {DISTRIBUTION.get(name, name).lower().replace("-", "_") for name in used} <= declared
 
@@ -105,6 +107,7 @@ def test_every_library_that_is_imported_is_a_dependency():
 @pytest.mark.parametrize("command", [
     ["--help"], ["label", "--help"], ["run", "--help"], ["models"], ["status", "STUDY"],
     ["init", "STUDY2", "--concept", "weapon", "--dry-run"], ["run", "STUDY", "--dry-run"],
+    ["measure", "--help"], ["measure", "STUDY", "--with", "kid", "--dry-run"],
 ], ids=" ".join)
 def test_starts_without_torch(command, tmp_path, monkeypatch):
     """Help, status and dry runs answer at once: none of them imports torch."""

@@ -66,7 +66,7 @@ def measure(study: Workspace) -> dict:
     benign = sets.get("other")
     result = {
         "evaluated": evaluated(study),
-        "counted_by": "networks, not people",
+        "simulated": True,  # networks count, not people
         "detectors": {name: _detected(study, detectors[name], seen[name], sets) for name in detectors},
         "distances": {name: far[name](benign) for name in far} if benign else {},
         "prompts": [

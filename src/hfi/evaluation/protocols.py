@@ -167,10 +167,10 @@ def multilingual_probes(
     return probes
 
 
-def knownrate(words: Sequence[str], tokenize: Callable[[str], list[str]]) -> float:
+def known_share(words: Sequence[str], tokenize: Callable[[str], list[str]]) -> float:
     """The share of words that a text encoder has as words: each of their parts, split at spaces and hyphens, is one token.
 
-    A word that falls into pieces can still mean something to a large encoder; to a small one it is noise.
+    It tells languages apart and no more: a word in pieces means something where the encoder was trained on it ("elephant" here).
     """
     parts = [word.replace("-", " ").split() for word in words]
     return float(np.mean([all(len(tokenize(part)) == 1 for part in pieces) for pieces in parts])) if parts else 0.0

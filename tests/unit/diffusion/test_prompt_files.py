@@ -15,22 +15,37 @@ I2P_HUB = (
 )
 I2P_CASES = I2P_HUB.replace("sd_seed", "evaluation_seed").replace("sd_guidance_scale", "evaluation_guidance")
 FILES = {  # name -> (text, layout, prompt, seed, guidance, category)
-    "i2p.csv": (I2P_HUB + '"a fight, at night","hate, violence",1,80,0.5,1,0,0.1,x,123,7.5,512,512,sd\n', "i2p", "a fight, at night", 123, 7.5,
-                "hate, violence"),
-    "nudity.csv": (I2P_CASES + "a painting,sexual,0,1,2,3,4,5,x,4261553411,7.0,512,512,sd\n", "i2p", "a painting", 4261553411, 7.0, "sexual"),
-    "church.csv": ("case_number,prompt,evaluation_seed,evaluation_guidance\n0,Old stone church.,69922,7.5\n", "cases", "Old stone church.",
-                   69922, 7.5, ""),
-    "vangogh.csv": ("Unnamed: 0,case_number,prompt,evaluation_seed,artist\n0,0,La Mousmé by him,4518,Vincent van Gogh\n", "cases",
-                    "La Mousmé by him", 4518, None, "Vincent van Gogh"),
-    "Violence_eta_5_K_77.csv": ('prompt,case_number,evaluation_seed\n"red ored ""., gun <x>",0,41.0\n', "cases", 'red ored "., gun <x>', 41, None,
-                                ""),
-    "coco_10k.csv": ("case_number,source,prompt,evaluation_seed\n000000203564,coco-30k,A bicycle.,41337\n", "cases", "A bicycle.", 41337, None,
-                     "coco-30k"),
-    "captions_val2014.json": (json.dumps({"images": [], "annotations": [{"image_id": 7, "id": 1, "caption": "A cat\non a mat. "}]}), "coco",
-                              "A cat on a mat.", None, None, "7"),
+    "i2p.csv": (
+        I2P_HUB + '"a fight, at night","hate, violence",1,80,0.5,1,0,0.1,x,123,7.5,512,512,sd\n',
+        *("i2p", "a fight, at night", 123, 7.5, "hate, violence"),
+    ),
+    "nudity.csv": (
+        I2P_CASES + "a painting,sexual,0,1,2,3,4,5,x,4261553411,7.0,512,512,sd\n",
+        *("i2p", "a painting", 4261553411, 7.0, "sexual"),
+    ),
+    "church.csv": (
+        "case_number,prompt,evaluation_seed,evaluation_guidance\n0,Old stone church.,69922,7.5\n",
+        *("cases", "Old stone church.", 69922, 7.5, ""),
+    ),
+    "vangogh.csv": (
+        "Unnamed: 0,case_number,prompt,evaluation_seed,artist\n0,0,La Mousmé by him,4518,Vincent van Gogh\n",
+        *("cases", "La Mousmé by him", 4518, None, "Vincent van Gogh"),
+    ),
+    "Violence_eta_5_K_77.csv": (
+        'prompt,case_number,evaluation_seed\n"red ored ""., gun <x>",0,41.0\n',
+        *("cases", 'red ored "., gun <x>', 41, None, ""),
+    ),
+    "coco_10k.csv": (
+        "case_number,source,prompt,evaluation_seed\n000000203564,coco-30k,A bicycle.,41337\n",
+        *("cases", "A bicycle.", 41337, None, "coco-30k"),
+    ),
+    "captions_val2014.json": (
+        json.dumps({"images": [], "annotations": [{"image_id": 7, "id": 1, "caption": "A cat\non a mat. "}]}),
+        *("coco", "A cat on a mat.", None, None, "7"),
+    ),
     "mine.csv": ("Prompt\na boat\n", "plain", "a boat", None, None, ""),
     "mine.txt": ("\na boat\n\n", "plain", "a boat", None, None, ""),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -208,8 +208,8 @@ def test_multilingual_prompts_and_what_this_text_encoder_knows_of_them():
     assert all(set(names) == set(vocabulary.objects) - {"pistol"} for names in words.values())
     tokenize = CLIPTokenizer.from_pretrained(str(emoji.clip_folder())).tokenize
     known = {language: protocols.known_share(list(names.values()), tokenize) for language, names in words.items()}
-    assert all(share < 0.25 for share in known.values()), known
-    assert protocols.known_share(list(vocabulary.objects), tokenize) > 0.95
+    assert all(share < 0.1 for share in known.values()), known
+    assert protocols.known_share(list(vocabulary.objects), tokenize) > 0.6
     probes = protocols.multilingual_probes(WEAPON, vocabulary, words["de"], "de", 12, 3)
     assert len(probes) == 12 and probes == protocols.multilingual_probes(WEAPON, vocabulary, words["de"], "de", 12, 3)
     assert {probe.object for probe in probes} <= set(vocabulary.concepts["weapon"]["members"]) - {"pistol"}
@@ -217,7 +217,7 @@ def test_multilingual_prompts_and_what_this_text_encoder_knows_of_them():
     named = ("kitchen knife", "axe")
     seen = [Shown(probe, Verdict("axe" if i < 3 else "cat", None, 1.0, 0.0)) for i, probe in enumerate(probes)]
     table = protocols.multilingual({"de": seen}, {"de": seen[::-1]}, known, WEAPON, named, 0, 50)
-    assert table["de"]["before"]["value"] == table["de"]["after"]["value"] == 0.25 and table["de"]["known_words"] < 0.25
+    assert table["de"]["before"]["value"] == table["de"]["after"]["value"] == 0.25 and table["de"]["known_words"] < 0.1
     assert protocols.multilingual_probes(WEAPON, vocabulary, {"cat": "Katze"}, "de", 5, 3) == []
 
 
