@@ -109,7 +109,7 @@ def test_what_cannot_be_measured_is_one_line(study, copy_of, quick, clip, tmp_pa
         ((study, "--with", "magic@0.5"), "measure magic@0.5: unknown detector"),
         ((study, "--with", "nudenet@1.5"), "a threshold lies above 0"),
         ((study, "--with", "q16:prompts.p"), "a pickle is never loaded"),
-        ((study, "--with", f"classifier:{clip}#x@0.5"), "not a classifier that can be loaded"),
+        ((study, "--with", f"classifier:{clip}#x@0.5"), "lacks 2 weights"),
         ((study, "--prompts", "bad.csv"), "has no column 'prompt'"),
         ((study, "--prompts", "gone.csv"), "no such file"),
         ((study, "--prompts", "bad.csv", "--at-least", "x"), "cannot be read: 'x'"),
