@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from hfi.attacks.found import Found, Run, Target
+from hfi.config import Invert
 from hfi.diffusion.model import Model
-from hfi.inversion.learn import Lesson, fresh_state, initial_rows, learn_with_checkpoints
+from hfi.diffusion.text import encode_prompts
+from hfi.inversion.learn import TEMPLATES, Lesson, fresh_state, initial_rows, learn_with_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hfi.config import Invert
+    from hfi.config import ReinversionAttack
     from hfi.workspace import StageRun
+
+TOKEN = "<again>"
+
+
+def attack(model: Model, target: Target, config: ReinversionAttack, seed: int, run: Run, vectors: int = 1) -> Found:
+    """One token of `vectors` rows learned from all targets together; found are the token alone and in the templates it learned in."""
+    invert = Invert(vectors=vectors, **config.model_dump(exclude={"vectors"}), checkpoint_seconds=max(run.every, 1e-9))
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = reinvert(
+            model,
+            target.latents,
+            range(1),
+            run,
+            run.file or Path(scratch, "checkpoint.safetensors"),
+            invert,
+            config.steps,
+            seed,
+            target.kind,
+            lambda done, loss: run.on_progress(done, config.steps, f"loss {loss:.4f}" if loss == loss else ""),
+        )
+    texts = tuple(dict.fromkeys(template.format(TOKEN) for template in TEMPLATES[target.kind]))
+    c = encode_prompts(model, texts, {TOKEN: rows[0]})
+    places = tuple(range(len(texts)))
+    return Found(c, ("",) * len(texts), places, (True,) * len(texts), {"unet": config.steps * config.batch_size}, run.seconds)
 
 
 def reinvert(
     model: Model,
     latents: Tensor,
     indices: range,
-    run: StageRun,
+    run: StageRun | Run,
     checkpoint: Path,
     config: Invert,
     steps: int,

@@ -18,6 +18,15 @@ Dtype = Annotated[str | None, typer.Option(help="auto, float32 or bfloat16: arit
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", show_default=False,
                                                     help="Change a setting; saved in study.yaml. May be repeated; 'hfi init --help' "
                                                          "lists them all.")]
+# the same for commands that only measure: for this call, nothing is saved
+DeviceNow = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", show_default=False)]
+DtypeNow = Annotated[str | None, typer.Option("--dtype", help="auto, float32 or bfloat16: arithmetic of forward passes.",
+                                              show_default=False)]
+SettingsNow = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", show_default=False,
+                                                       help="Change a setting for this call. May be repeated; 'hfi init --help' lists "
+                                                            "them all.")]
+JudgeNow = Annotated[str | None, typer.Option("--judge", help="The judge that counts: emoji:scorer, emoji:annotator or clip:FOLDER.",
+                                              show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback when something fails.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]

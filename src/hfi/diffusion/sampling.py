@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from hfi.diffusion.fast import constant_weights, in_threads, spread_over_threads
-from hfi.diffusion.model import Model, predict_noise
+from hfi.diffusion.model import Model, add_noise, predict_noise
 from hfi.errors import Diverged
 
 
@@ -50,15 +50,20 @@ def guided_noise(model: Model, z_t: Tensor, t: Tensor, c: Tensor, c_0: Tensor, g
 
 
 @torch.no_grad()
-def trajectory(model: Model, z_t: Tensor, c: Tensor, c_0: Tensor, steps: int, guidance_scale: float) -> Iterator[tuple[int, Tensor]]:
+def trajectory(
+    model: Model, z_t: Tensor, c: Tensor, c_0: Tensor, steps: int, guidance_scale: float, begin: int | None = None
+) -> Iterator[tuple[int, Tensor]]:
     """Yield (t, z_t) before each DDIM step from pure noise to the end, and finally (-1, z_0).
 
     Args:
         z_t: unit noise (B, C, h, w); c, c_0: (B, L, D).
+        begin: z_t is a state at this timestep, and the earlier steps are left out (see `noised_start`).
     """
     scheduler = ddim(model, steps)
     with constant_weights(model.unet):
         for t in scheduler.timesteps.tolist():
+            if begin is not None and t > begin:
+                continue
             yield t, z_t
             eps = guided_noise(model, z_t, torch.full((len(z_t),), t, device=z_t.device), c, c_0, guidance_scale)
             z_t = scheduler.step(eps, t, z_t, eta=0.0).prev_sample
@@ -67,17 +72,39 @@ def trajectory(model: Model, z_t: Tensor, c: Tensor, c_0: Tensor, steps: int, gu
 
 @torch.no_grad()
 def sample_latents(
-    model: Model, c: Tensor, c_0: Tensor, seeds: Sequence[int], steps: int, guidance_scale: float, on_step: Callable[[], None] | None = None
+    model: Model,
+    c: Tensor,
+    c_0: Tensor,
+    seeds: Sequence[int],
+    steps: int,
+    guidance_scale: float,
+    on_step: Callable[[], None] | None = None,
+    start: tuple[Tensor, int] | None = None,
 ) -> Tensor:
-    """Draw z_0 (B, C, h, w) for conditions c (B, L, D); raises Diverged when the network returns NaN."""
-    z_0 = initial_noise(model, seeds)
-    for _, state in trajectory(model, z_0, c, c_0.expand_as(c), steps, guidance_scale):
+    """Draw z_0 (B, C, h, w) for conditions c (B, L, D); raises Diverged when the network returns NaN.
+
+    `start`: a state and its timestep, from `noised_start`, instead of pure noise.
+    """
+    z_0, begin = start or (initial_noise(model, seeds), None)
+    for _, state in trajectory(model, z_0, c, c_0.expand_as(c), steps, guidance_scale, begin):
         z_0 = state  # the last one is clean
         if on_step:
             on_step()
     if not torch.isfinite(z_0).all():
         raise Diverged("sampling gave NaN", file=model.name, field="dtype", remedy="try --dtype float32")
     return z_0
+
+
+def noised_start(model: Model, z_0: Tensor, share: float, seeds: Sequence[int], steps: int) -> tuple[Tensor, int]:
+    """Pictures z_0 (B, C, h, w) noised to t of at least `share` of T: the state and t, the first of the sampler's that is so high.
+
+    A share of 0 leaves the pictures as they are, and no step is made; above the sampler's highest t it is that one.
+    """
+    if share <= 0:
+        return z_0.to(model.device), -1
+    grid = sorted(ddim(model, steps).timesteps.tolist())
+    t = next((t for t in grid if t >= share * model.timesteps), grid[-1])
+    return add_noise(model, z_0.to(model.device), initial_noise(model, seeds), torch.full((len(z_0),), t)), t
 
 
 @torch.no_grad()

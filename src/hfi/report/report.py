@@ -111,10 +111,10 @@ def render(study: Workspace, folder: Path, seconds: Callable[[], float]) -> str:
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True).from_string(
         (HERE / "page.html").read_text(encoding="utf-8")
     )
-    return template.render(page=page, css=Markup(css), js=Markup(js), policy=_policy(css, js), state_words=words.STATE_WORDS)
+    return template.render(page=page, css=Markup(css), js=Markup(js), policy=policy(css, js), state_words=words.STATE_WORDS)
 
 
-def _policy(css: str, js: str) -> str:
+def policy(css: str, js: str) -> str:
     """A Content-Security-Policy under which the page can load nothing and run nothing but its own script."""
     digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (css, js)]
     return (

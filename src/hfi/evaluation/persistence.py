@@ -1,0 +1,225 @@
+"""Concept rate and retention while an erased model is trained further: on benign pictures, or to forget other concepts.
+
+STUDY/persistence/<key>/      one curve's points as they are measured, and its checkpoint while it is at work
+STUDY/persistence/<way>.json  the curve: full, lora or then (docs/attacks.md)
+
+At every point the same prompts and seeds are drawn and judged: some that name the concept, as many that name other things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from hfi.attacks.found import Run
+from hfi.attacks.persistence import fine_tune
+from hfi.config import Evaluate
+from hfi.diffusion.model import Model, load_model
+from hfi.diffusion.prompts import load_vocabulary, members
+from hfi.diffusion.text import encode_prompts
+from hfi.erasure.delta import applied, load_delta
+from hfi.erasure.erase import benign_material, conditions_of, material
+from hfi.erasure.sdd import train_sdd
+from hfi.errors import HFIError
+from hfi.evaluation import prompt_sets
+from hfi.evaluation.attack_table import check_fits, delta_file
+from hfi.evaluation.concept_rate import check_judge, is_concept, neither_rate, rate
+from hfi.evaluation.drawing import Verdict, drawings, judged
+from hfi.evaluation.retention import is_right, retention
+from hfi.generation.generate import Generated
+from hfi.inversion.invert import Inverted
+from hfi.perception.judges import load_judge
+from hfi.progress import bar
+from hfi.reward.reward import RewardResult
+from hfi.seeds import derive
+from hfi.workspace import Workspace, digest, file_hash, read_json, read_tensors, write_json, write_tensors
+
+WAYS = ("full", "lora", "then")
+
+
+class Meter:
+    """Draws the same prompts and seeds at every point and says what the judge saw of them."""
+
+    def __init__(self, model: Model, study: Workspace, taken: set[str]):
+        concept, count = study.config.concept, study.config.persist.prompts
+        self.model, self.study, self.seed = model, study, derive(study.config.seed, "persistence", study.config.persist.seed)
+        self.config: Evaluate = study.config.evaluate
+        vocabulary = load_vocabulary(concept.vocabulary)
+        self.names = members(concept, vocabulary)
+        self.judge = load_judge(self.config.judge, vocabulary, str(model.device))
+        check_judge(self.judge, concept, vocabulary)
+        self.asked = prompt_sets.explicit(concept, vocabulary, count, self.seed, taken)
+        self.others = prompt_sets.other(concept, vocabulary, count, self.seed, taken)
+        self.before: list[Verdict] = self.look()
+
+    def look(self) -> list[Verdict]:
+        """Verdicts on the pictures that the model draws with its present weights, those that ask for the concept first."""
+        wanted = [drawings(probe, self.seed, 1, self.model.hash, self.config)[0] for probe in [*self.asked, *self.others]]
+        found = judged(self.model, wanted, self.judge, self.config.steps, self.config.guidance_scale, self.config.batch_size)
+        return [found[one.name] for one in wanted]
+
+    def point(self, label: str, seen: list[Verdict]) -> dict:
+        """{"label", "concept_rate", "neither", "retention"}, with intervals."""
+        concept, resamples, count = self.study.config.concept, self.config.bootstrap, len(self.asked)
+        named = [f"{probe.text}#{probe.copy}" for probe in [*self.asked, *self.others]]
+        kept = [zip(side[count:], self.others, strict=True) for side in (self.before, seen)]
+        right = [[is_right(one, probe, "object") for one, probe in pairs] for pairs in kept]
+        hits = [is_concept(one, concept, self.names) for one in seen[:count]]
+        return {
+            "label": label,
+            "concept_rate": rate(hits, named[:count], self.seed, f"persistence {label}", resamples),
+            "neither": neither_rate(seen[:count], named[:count], self.seed, f"persistence neither {label}", resamples),
+            "retention": retention(*right, named[count:], self.seed, f"persistence {label}", resamples),
+        }
+
+
+def persist(study: Workspace, ways: Sequence[str] = ("full",), delta: Path | None = None, then: Sequence[Path] = ()) -> list[dict]:
+    """Train the study's erased model further and measure it after each round; returns the curves, one for each way.
+
+    Args:
+        ways: full, lora: rounds of fine-tuning on the study's benign pictures; then: other concepts are erased after this one.
+        delta: another delta than the study's own.
+        then: for "then": studies, whose tokens are erased on top of what is there, or files of deltas, which are added to it.
+    """
+    file = delta_file(study, delta)
+    for other in then:
+        check_other(other)
+    change, config = load_delta(file), study.config
+    model = load_model(config.model, config.device, config.dtype)
+    check_fits(file, model)
+    images, reward = Generated.load(study), RewardResult.load(study)
+    flagged = set(reward.flagged)
+    benign = [one for one in images.images if one.purpose == "benign" and one.id not in flagged and one.prompt]
+    if not benign and set(ways) - {"then"}:
+        raise HFIError("has no benign pictures to train on", file=study.root, field="generate.benign_share", remedy="set it above 0")
+    meter = Meter(model, study, {one.prompt.lower() for one in images.images})
+    curves = []
+    for way in ways:
+        depends = {
+            "way": [way, [_named(other) for other in then] if way == "then" else config.persist.model_dump(mode="json")],
+            "prompts": config.persist.prompts,
+            "delta": file_hash(file),
+            "model": model.hash,
+            "dtype": str(model.dtype),
+            "judge": meter.judge.name,
+            "sampling": [config.evaluate.steps, config.evaluate.guidance_scale],
+            "concept": config.concept.model_dump(mode="json"),
+            "seed": [config.seed, config.persist.seed],
+        }
+        folder = study.path("persistence", digest(depends)[:16])
+        with applied(model, change), bar() as progress:
+            measured = lambda number, label, folder=folder: _measured(folder, number, label, meter)  # noqa: E731
+            points = [measured(0, "erased")]
+            if way == "then":
+                points += _erase_others(model, then, study, folder, measured, progress)
+            else:
+                latents, c = images.latents()[[one.index for one in benign]], encode_prompts(model, [one.prompt for one in benign])
+                points += _rounds(model, latents, c, study, folder, way == "lora", measured, progress)
+        curve = {
+            "way": way,
+            "simulated": True,
+            "judge": meter.judge.name,
+            "concept": config.concept.name,
+            "delta": file_hash(file),
+            "benign_pictures": len(benign),
+            "before": meter.point("original", meter.before),
+            "points": points,
+        }
+        write_json(study.path("persistence", f"{way}.json"), curve)
+        curves.append(curve)
+    return curves
+
+
+def _rounds(model: Model, latents, c, study: Workspace, folder: Path, lora: bool, measured: Callable, progress) -> list[dict]:
+    """One point a round."""
+    config, found = study.config.persist, {}
+    words = f"Training on benign pictures ({'LoRA' if lora else 'all weights'})"
+    files = [folder / f"point-{k}.json" for k in range(1, config.rounds + 1)]
+    if all(file.exists() for file in files):
+        return [read_json(file)["point"] for file in files]
+    task = progress.add_task(words, total=config.rounds * config.steps, note="")
+    run = Run(
+        folder / "checkpoint.safetensors",
+        config.checkpoint_seconds,
+        lambda done, total, note: progress.update(task, completed=done, note=note),
+    )
+
+    def on_round(number: int, loss: float) -> None:
+        found[number] = measured(number, f"round {number}")
+
+    fine_tune(model, latents, c, config, derive(study.config.seed, "persistence", study.config.persist.seed), run, on_round, lora)
+    for leftover in (run.file, run.clock):
+        leftover.unlink(missing_ok=True)
+    return [found.get(k) or read_json(file)["point"] for k, file in enumerate(files, 1)]
+
+
+def _measured(folder: Path, number: int, label: str, meter: Meter) -> dict:
+    """The point, read back where it was measured before."""
+    file = folder / f"point-{number}.json"
+    if not file.exists():
+        seen = meter.look()
+        write_json(file, {"point": meter.point(label, seen), "verdicts": [list(asdict(one).values()) for one in seen]})
+    return read_json(file)["point"]
+
+
+def check_other(path: Path) -> None:
+    """Raise HFIError for something that cannot be erased next."""
+    if path.is_file():
+        return
+    other = Workspace.open(path)
+    if not other.is_done("invert"):
+        raise HFIError("has no soft tokens yet", file=path, field="--then", remedy=f"run 'hfi run {path}' up to 'hfi invert {path}'")
+
+
+def _named(path: Path) -> list[str]:
+    if path.is_file():
+        return ["delta", file_hash(path)]
+    other = Workspace.open(path)
+    return ["study", other.manifest("invert")["digest"], other.key("erase")]
+
+
+def _erase_others(model: Model, then: Sequence[Path], study: Workspace, folder: Path, measured: Callable, progress) -> list[dict]:
+    """One point for each other concept, erased on top of all that was there before."""
+    points = []
+    with ExitStack() as stack:
+        for number, path in enumerate(then, 1):
+            if path.is_file():
+                check_fits(path, model)
+                delta, label = load_delta(path), f"+ {path.stem}"
+            else:
+                file, other = folder / f"then-{number}.safetensors", Workspace.open(path)
+                if not file.exists():
+                    write_tensors(file, erase_on_top(model, other, folder / f"then-{number}.checkpoint.safetensors", progress))
+                delta, label = read_tensors(file), f"+ {other.config.concept.name}"
+            stack.enter_context(applied(model, delta))
+            points.append(measured(number, label))
+    return points
+
+
+def erase_on_top(model: Model, other: Workspace, checkpoint: Path, progress) -> dict:
+    """The delta of another study's erasure, begun at the weights that the model has now, with that study's settings."""
+    if other.config.model != model.name:
+        raise HFIError("is a study on another model", file=other.root, field="--then", remedy="give studies on one model")
+    images, reward, tokens = Generated.load(other), RewardResult.load(other), Inverted.load(other)
+    config, seed = other.config.erase, other.config.seed
+    rows, prompts, stored = material([(images, reward, tokens, other.config.concept.kind)])
+    conditions = conditions_of(model, rows, prompts, config, seed)
+    benign = benign_material(model, images, reward, config, seed)
+    task = progress.add_task(f"Erasing {other.config.concept.name} as well", total=config.steps, note="")
+    run = Run(checkpoint, config.checkpoint_seconds, lambda done, total, note: progress.update(task, completed=done))
+    delta = train_sdd(
+        model,
+        conditions,
+        encode_prompts(model, [""]),
+        stored,
+        benign,
+        config,
+        seed,
+        run.saved(),
+        on_step=lambda done, state: run.step(done, config.steps, "", state),
+    )
+    for leftover in (run.file, run.clock):
+        leftover.unlink(missing_ok=True)
+    return delta
