@@ -6,7 +6,10 @@ import os
 import subprocess
 import sys
 
-COMMANDS = ("init", "generate", "label", "reward", "invert", "erase", "evaluate", "measure", "report", "run", "status", "models", "env")
+COMMANDS = (
+    "init", "generate", "label", "reward", "invert", "erase", "evaluate", "measure", "report", "export", "check", "push", "run", "status",
+    "models", "env",
+)
 HEAD = """# The command line
 
 Written from `--help` by `make docs`; a test compares the two.
