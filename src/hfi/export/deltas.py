@@ -43,12 +43,16 @@ def plain_weights(delta: object, file: Path) -> dict[str, Tensor]:
     if isinstance(delta, Mapping):
         return dict(delta)
     if getattr(delta, "guidance", None):
-        raise HFIError(
-            "works by guidance while drawing, and a file of weights cannot carry that",
-            file=file,
-            remedy="export '--to negative_embedding' instead, or erase with a method that changes weights",
-        )
+        raise _guided(file)
     return dict(delta.weights)
+
+
+def _guided(file: Path) -> HFIError:
+    return HFIError(
+        "works by guidance while drawing, and weights cannot carry that",
+        file=file,
+        remedy="use 'hfi export --to negative_embedding', or erase with a method that changes weights",
+    )
 
 
 def write_parts(path: Path, parts: Sequence[Part], model: Model, header: Mapping[str, str], dtype: torch.dtype) -> None:
@@ -84,6 +88,8 @@ def read_parts(path: str | Path, model: Model) -> list[Part]:
     tensors, header = read_file(path)
     if header.get("kind", "").startswith("hfi-") and header["kind"] not in {"hfi-delta", "hfi-lora"}:
         raise HFIError(f"is no delta but {header['kind']!r}", file=path, remedy="give a file of 'hfi export --to delta' or '--to lora'")
+    if any(name.startswith("guidance/") for name in tensors):
+        raise _guided(path)
     if is_lora(tensors):
         parts = [Part(header.get("concept", path.stem), weights_of_lora(tensors, model.unet, path))]
     else:

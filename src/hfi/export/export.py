@@ -27,7 +27,7 @@ from hfi.export.card import model_card
 from hfi.export.deltas import Part, combined, of_study, original_of, write_parts
 from hfi.export.files import DTYPES, add_header, header_of, write_file
 from hfi.export.lora import MAX_ERROR, RANK, LowRank, check_error, kohya_header, low_rank
-from hfi.export.serving import put_on
+from hfi.export.serving import cast, put_on
 from hfi.export.single_file import original_layout
 from hfi.export.targets import SAFE, TARGETS
 from hfi.inversion.invert import Inverted
@@ -100,8 +100,7 @@ def export(
         lora = getattr(work, name)(**({"rank": rank, "alpha": alpha, "max_error": max_error} if name == "lora" else {})) or lora
     if {"diffusers", "checkpoint"} & set(wanted):
         put_on(model, parts)  # from here on the weights are the erased model's
-        for part in (model.pipeline.unet, model.pipeline.vae, model.pipeline.text_encoder):
-            part.to(dtype=DTYPES[dtype], memory_format=torch.contiguous_format)
+        cast(model.pipeline, DTYPES[dtype])
     for name in [name for name in ("diffusers", "checkpoint") if name in wanted]:
         getattr(work, name)()
     if "card" in wanted:

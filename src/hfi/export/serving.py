@@ -41,8 +41,7 @@ def load(
     opened = load_model(model, device, "float32")
     put_on(opened, parts_of(opened, deltas, strengths))
     words = [read_embedding(path, opened) for path in negative]
-    for part in (opened.pipeline.unet, opened.pipeline.vae, opened.pipeline.text_encoder):
-        part.to(dtype=DTYPES[dtype], memory_format=torch.contiguous_format)
+    cast(opened.pipeline, DTYPES[dtype])
     for word, rows in words:
         opened.pipeline.load_textual_inversion({word: rows.to(opened.device, DTYPES[dtype])})
     return opened.pipeline
@@ -61,6 +60,13 @@ def parts_of(model: Model, deltas: Sequence[str | Path], strengths: Sequence[flo
         parts = read_parts(file, model)
         found += strengthened(parts, {part.concept: number for part in parts})
     return found
+
+
+def cast(pipeline: Any, dtype: torch.dtype) -> None:
+    """Give every network of a pipeline one dtype and the plain memory layout that from_pretrained leaves."""
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.to(dtype=dtype, memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()

@@ -227,8 +227,11 @@ def test_tokens_are_no_deltas(exported, tiny_model):
         read_parts(exported.folder / "hfi-sharp-token.safetensors", tiny_model)
 
 
-def test_guidance_cannot_be_carried_by_weights():
+def test_guidance_cannot_be_carried_by_weights(tiny_model, tmp_path):
     """A delta that works while drawing has no file of weights; it says what to use instead."""
+    save_file({"guidance/0": torch.zeros(1, 24, 16)}, tmp_path / "x.safetensors")
+    with pytest.raises(HFIError, match="x.safetensors: works by guidance while drawing.*negative_embedding"):
+        read_parts(tmp_path / "x.safetensors", tiny_model)
 
     class Guided:
         weights, guidance = {}, {"negative": "x"}
