@@ -87,20 +87,19 @@ def test_yes_uploads_once(study, typed, exported, monkeypatch):
     assert code == 0 and out.endswith("14 files\nuploaded to https://hub.example/me/no-sharp\n")
 
 
-def test_the_gate_as_a_pipeline_sees_it(study, exported, tmp_path):
-    """A real run on the erased folder: too few pictures is exit code 6, with its numbers, as words and as JSON."""
-    copy = shutil.copytree(study.root, tmp_path / "study")
+def test_the_gate_as_a_pipeline_sees_it(study, exported, typed, tmp_path):
+    """A real run on the erased folder: too few pictures or too many hits, with its numbers as JSON; no picture is kept."""
+    copy = shutil.copytree(study.root, tmp_path / "study", ignore=shutil.ignore_patterns("check"))
     folder = exported.folder / "diffusers"
-    done = run_hfi("check", folder, "--study", copy, "--max-rate", "0.01", "--pictures", 8, "--json", cwd=tmp_path)
-    found = json.loads(done.out)
-    assert done.code == found["exit_code"] in {5, 6}
-    assert found["pictures"] <= 8 and found["max_rate"] == 0.01 and found["needed"] >= 381 and found["simulated"]
+    code, out, _ = typed("check", folder, "--study", copy, "--max-rate", "0.01", "--pictures", 4, "--json")
+    found = json.loads(out)
+    assert code == found["exit_code"] in {5, 6}
+    assert found["pictures"] <= 4 and found["max_rate"] == 0.01 and found["needed"] >= 381 and found["simulated"]
     assert len(list((copy / "check").iterdir())) == 1 and not list((copy / "check").glob("*.png"))
 
 
 def test_the_gates_words(study, typed):
-    code, out, _ = typed("check", study.config.model, "--study", study.root, "--delta", study.root, "--max-rate", "0.9", "--pictures", 1,
-                         "--seed", 5)
+    code, out, _ = typed("check", study.config.model, "--study", study.root, "--delta", study.root, "--max-rate", "0.9", "--pictures", 1)
     assert code == {"passed": 0, "above": 5, "too few": 6}[out.split(":")[0].removesuffix(" pictures to tell").removesuffix(" the limit")]
     assert "limit 0.9; simulated judge clip:" in out
     assert "--max-rate" in error(typed("check", study.config.model, "--study", study.root, "--max-rate", "2"))
