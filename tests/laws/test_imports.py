@@ -108,6 +108,7 @@ def test_every_library_that_is_imported_is_a_dependency():
     ["--help"], ["label", "--help"], ["run", "--help"], ["models"], ["status", "STUDY"],
     ["init", "STUDY2", "--concept", "weapon", "--dry-run"], ["run", "STUDY", "--dry-run"],
     ["measure", "--help"], ["measure", "STUDY", "--with", "kid", "--dry-run"],
+    ["check", "--help"], ["push", "--help"], ["export", "STUDY", "--to", "all", "--dry-run"],
 ], ids=" ".join)
 def test_starts_without_torch(command, tmp_path, monkeypatch):
     """Help, status and dry runs answer at once: none of them imports torch."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
 import typer
 from typer.core import TyperGroup
 
-from hfi.cli import attack, env, erase, evaluate, generate, init, invert, label, measure, models, persist, report, reward, run, status
+from hfi.cli import label
 from hfi.cli.failures import explain, quiet_stdout
 from hfi.cli.reference import COMMANDS
 
@@ -33,11 +34,12 @@ hfi run studies/mine
 
 The stages, in order: generate, label, reward, invert, erase, evaluate, report.""",
 )
-app.command(epilog=init.EPILOG)(init.init)
-app.add_typer(label.app, name="label", help=label.label.__doc__)
-for module in (generate, reward, invert, erase, evaluate, measure, attack, persist, report, run, status, models, env):
-    name = module.__name__.rpartition(".")[2]
-    app.command(name, epilog=module.EPILOG)(getattr(module, name))
+for name in COMMANDS:  # one file each
+    if name == "label":  # a group
+        app.add_typer(label.app, name="label", help=label.label.__doc__)
+    else:
+        module = importlib.import_module(f"hfi.cli.{name}")
+        app.command(name, epilog=module.EPILOG)(getattr(module, name))
 
 
 @app.callback()

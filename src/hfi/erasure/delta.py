@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hfi.diffusion.model import Model
+from hfi.erasure.strength import check_strength
 from hfi.erasure.trainable import swapped
 from hfi.errors import HFIError
 from hfi.workspace import read_tensors, write_tensors
@@ -34,8 +35,9 @@ def load_delta(path: Path) -> dict[str, Tensor]:
 def applied(model: Model, delta: Mapping[str, Tensor], strength: float = 1.0) -> Iterator[None]:
     """While open, the model's weights are original + strength x delta; afterwards the original ones, to the last bit.
 
-    Raises HFIError for a delta of another model: a missing or wrongly shaped tensor is never skipped.
+    Raises HFIError for a negative strength and for a delta of another model: a missing or wrongly shaped tensor is never skipped.
     """
+    check_strength(strength)
     parameters = dict(model.unet.named_parameters())
     for name, value in delta.items():
         if name not in parameters or parameters[name].shape != value.shape:
