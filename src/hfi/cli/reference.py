@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 
-COMMANDS = ("init", "generate", "label", "reward", "invert", "erase", "evaluate", "measure", "attack", "persist", "report", "run", "status",
-            "models", "env")
+COMMANDS = ("init", "generate", "label", "reward", "invert", "erase", "evaluate", "measure", "attack", "persist", "report", "run",
+            "compare", "status", "models", "env")
 HEAD = """# The command line
 
 Written from `--help` by `make docs`; a test compares the two.
