@@ -18,6 +18,7 @@ from rich.table import Table
 
 from hfi.diffusion.model import Model, add_noise, load_model, predict_noise
 from hfi.diffusion.text import encode_prompts
+from hfi.erasure.delta import Delta
 from hfi.erasure.erase import benign_material, conditions_of, material
 from hfi.erasure.sdd import train_sdd
 from hfi.erasure.trainable import cross_attention
@@ -72,7 +73,7 @@ def main() -> None:
     print(json.dumps({**{name: results[name] for name in SOURCES}, "step_over_bare_passes": round(ratio, 3)}))
 
 
-def scores(model: Model, delta: dict, study: Workspace, options: argparse.Namespace) -> dict[str, float]:
+def scores(model: Model, delta: Delta | dict, study: Workspace, options: argparse.Namespace) -> dict[str, float]:
     """Concept rate, retention and neither by the annotator judge."""
     found = quick_scores(model, delta, study, judge="emoji:annotator", n=options.pictures)
     return {name: round(float(found[name]), 4) for name in ("concept_rate", "retention", "neither")}
@@ -116,7 +117,7 @@ def step_over_bare_passes(model: Model, conditions, c_0, stored, settings, repea
 
 
 def _none():
-    from hfi.erasure.sdd import Benign
+    from hfi.erasure.loop import Benign
 
     return Benign(torch.empty(0), torch.empty(0))
 

@@ -85,7 +85,7 @@ def main() -> None:
             console.print("before:", {name: rates["before"] for name, rates in found["by_set"].items()}, found["neither_before"])
         console.print(f"[bold]{variant or 'own'}[/]", row)
         results[variant or "own"] = row
-        write_tensors(study.path("settings", f"{len(results)}.safetensors"), delta)
+        write_tensors(study.path("settings", f"{len(results)}.safetensors"), dict(delta.weights))
     print(json.dumps(results))
 
 

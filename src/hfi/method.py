@@ -21,6 +21,7 @@ def run(study: Workspace, until: str = STAGES[-1]):
     from hfi.diffusion.model import load_model
     from hfi.erasure.erase import erase
     from hfi.evaluation.evaluate import evaluate
+    from hfi.evaluation.quick import round_score
     from hfi.feedback.label import label
     from hfi.generation.generate import generate
     from hfi.inversion.invert import invert
@@ -34,7 +35,7 @@ def run(study: Workspace, until: str = STAGES[-1]):
         "label": lambda done: label(done["generate"], study),
         "reward": lambda done: reward(done["generate"], done["label"], study),
         "invert": lambda done: invert(model, done["generate"], done["reward"], study),
-        "erase": lambda done: erase(model, done["generate"], done["reward"], done["invert"], study),
+        "erase": lambda done: erase(model, done["generate"], done["reward"], done["invert"], study, round_score(model, study)),
         "evaluate": lambda done: evaluate(model, done["generate"], done["reward"], done["invert"], done["erase"], study),
         "report": lambda done: report(done["evaluate"], study),
     }

@@ -124,6 +124,12 @@ def read_tensors(path: Path) -> dict:
         raise HFIError(f"not a whole safetensors file ({str(error)[:80]})", file=path, remedy="delete it and run the stage again") from None
 
 
+def read_header(path: Path) -> dict[str, str]:
+    """The text header of a safetensors file that `read_tensors` has read."""
+    with path.open("rb") as stream:
+        return json.loads(stream.read(int.from_bytes(stream.read(8), "little"))).get("__metadata__", {})
+
+
 @dataclass
 class StageRun:
     """A stage at work: its folder, its seed, and what will stand in its manifest."""
@@ -271,7 +277,7 @@ class Workspace:
             folder.mkdir(parents=True, exist_ok=True)
         run = StageRun(name, folder, key, self.config.seed, resumed_seconds=resumed)
         run.checkpoint()
-        _reset_peak_memory()
+        reset_peak_memory()
         yield run
         outputs = {
             str(path.relative_to(folder)): file_hash(path)
@@ -288,7 +294,7 @@ class Workspace:
                 "settings": getattr(self.config, name).model_dump(mode="json"),
                 "facts": run.facts,
                 "seconds": round(run.seconds, 2),
-                "peak_memory_mib": round(_peak_memory_mib(), 1),
+                "peak_memory_mib": round(peak_memory_mib(), 1),
                 "versions": versions(),
                 "outputs": outputs,
             },
@@ -305,14 +311,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _reset_peak_memory() -> None:
+def reset_peak_memory() -> None:
+    """Let the next `peak_memory_mib` count from here."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     if (torch := _torch()) and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
-def _peak_memory_mib() -> float:
+def peak_memory_mib() -> float:
     """Peak of this process since the stage began (Linux), plus the accelerator's."""
     import resource
 

@@ -19,8 +19,9 @@ from hfi.erasure.delta import applied
 from hfi.erasure.ema import ConstantEMA
 from hfi.erasure.erase import erase
 from hfi.erasure.latents import Source, timestep_grid
+from hfi.erasure.loop import Benign
 from hfi.erasure.objective import beta_fractions, drift, sdd_loss
-from hfi.erasure.sdd import Benign, train_sdd
+from hfi.erasure.sdd import train_sdd
 from hfi.erasure.trainable import cross_attention
 from hfi.errors import Diverged, HFIError
 from hfi.generation.generate import generate
@@ -41,7 +42,7 @@ def parts(tiny_model):
 
 
 def run(model, parts, **changes):
-    return train_sdd(model, *parts, Erase(**{**SMALL, **changes}), seed=1)
+    return train_sdd(model, *parts, Erase(**{**SMALL, **changes}), seed=1).weights
 
 
 def equal(a, b):
@@ -95,7 +96,7 @@ def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, latents):
     with pytest.raises(KeyboardInterrupt):
         train_sdd(tiny_model, *parts, config, seed=1, on_step=keep)
     assert int(saved["done"]) == 3
-    assert equal(train_sdd(tiny_model, *parts, config, seed=1, resume=saved), whole)
+    assert equal(train_sdd(tiny_model, *parts, config, seed=1, resume=saved).weights, whole)
 
 
 def test_resumed_snapshots_equal_uninterrupted_ones_bit_for_bit(tiny_model, parts):
@@ -118,7 +119,7 @@ def test_resumed_snapshots_equal_uninterrupted_ones_bit_for_bit(tiny_model, part
 
 def test_a_snapshot_is_the_delta_of_a_shorter_run_and_changes_nothing(tiny_model, parts):
     kept = {}
-    delta = train_sdd(tiny_model, *parts, Erase(**{**SMALL, "snapshots": 2}), seed=1, on_snapshot=kept.__setitem__)
+    delta = train_sdd(tiny_model, *parts, Erase(**{**SMALL, "snapshots": 2}), seed=1, on_snapshot=kept.__setitem__).weights
     assert equal(delta, run(tiny_model, parts, snapshots=0))
     assert equal(kept[4], run(tiny_model, parts, steps=4)) and not equal(kept[2], kept[4])
 

@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "hfi"
 SHARED = {"errors", "seeds", "progress", "config", "workspace", "diffusion", "emoji", "perception"}
-ORDER = ["generation", "feedback", "reward", "inversion", "attacks", "erasure", "evaluation", "report", "export", "method", "cli"]
+ORDER = ["generation", "feedback", "reward", "inversion", "attacks", "erasure", "evaluation", "report", "compare", "export", "method",
+         "cli"]
 KNOWS_LIBRARIES = {"diffusion", "perception", "emoji"}  # the only rooms that may import diffusers or transformers
 NO_PERCEPTION = {"inversion", "erasure", "attacks"}  # they see the model through hfi.diffusion alone
 WITHIN_SHARED = {  # the shared rooms, lowest first: what each may import of the others

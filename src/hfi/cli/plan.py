@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hfi.cli.studies import check_settings, states
 from hfi.cli.tables import _number, _print, _table
+from hfi.config import Erase
 from hfi.diffusion.identity import model_folder
 from hfi.workspace import STAGES, Workspace
 
@@ -58,12 +59,7 @@ def _work(study: Workspace, stage: str) -> tuple[str, float | None]:
         return (f"{count} token{'s' * (count > 1)} of {c.invert.vectors} vectors, {c.invert.steps} steps each, batch {c.invert.batch_size}",
                 None if width is None else 4.0 * width * c.invert.vectors * count)
     if stage == "erase":
-        source = {"teacher": f"a run of {c.erase.sampling_steps} steps each", "replay": f"{c.erase.replay_runs} kept runs",
-                  "forward": "stored latents", "mix": "stored latents and kept runs"}[c.erase.latents]
-        extra = whole if c.erase.save_pipeline else 0.0
-        kept = len(c.erase.snapshot_steps())
-        return (f"{c.erase.steps} steps, batch {c.erase.batch_size}, z_t from {c.erase.latents} ({source}), {kept} snapshots",
-                None if attention is None else (4 + 2 * kept) * attention + extra)
+        return _erasing(c.erase, attention, whole)
     if stage == "evaluate":
         count = RATE_SETS * c.evaluate.prompts_per_set + RETENTION_SETS * c.evaluate.retention_prompts
         curve = 2 * c.evaluate.curve_prompts * len(c.erase.snapshot_steps())
@@ -71,6 +67,22 @@ def _work(study: Workspace, stage: str) -> tuple[str, float | None]:
         return (f"about {2 * count} pictures before/after, {curve} on the way, {c.evaluate.steps} steps each{attack}",
                 None if picture is None else (2 * count + curve) * picture)
     return "one HTML file", None if picture is None else 2.7 * c.report.pairs * picture
+
+
+def _erasing(c: Erase, attention: float | None, whole: float | None) -> tuple[str, float | None]:
+    """The same for erasing, by method."""
+    extra, training = (whole or 0.0) if c.save_pipeline else 0.0, c.training()
+    if c.method in ("sld", "negative_prompt"):
+        return f"{c.method}: no training; sampling is steered away from the {c.concept}", 1e5
+    if training is None:
+        return "uce: keys and values in closed form", None if attention is None else 4 * attention + extra
+    source = {"teacher": f"a run of {training.sampling_steps} steps each", "replay": f"{training.replay_runs} kept runs",
+              "forward": "stored latents", "mix": "stored latents and kept runs"}[training.latents]
+    kept, method = len(c.snapshot_steps()), "" if c.method == "sdd" else f"{c.method}: "
+    more = f", then up to {c.hardened.rounds} rounds of attack and {c.hardened.steps} steps" if c.method == "hardened" else ""
+    size = None if attention is None or (c.method == "esd" and c.esd.layers == "esd-u") else (4 + 2 * kept) * attention + extra
+    return (f"{method}{training.steps} steps, batch {training.batch_size}, z_t from {training.latents} ({source}), {kept} snapshots{more}",
+            size)
 
 
 def _sizes(source: str) -> tuple[float | None, float | None, float | None, float | None, int | None]:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 COMMANDS = (
-    "init", "generate", "label", "reward", "invert", "erase", "evaluate", "report", "measure", "attack", "persist", "export", "check",
-    "push", "run", "status", "models", "env",
+    "init", "generate", "label", "reward", "invert", "erase", "evaluate", "report", "run", "status", "measure", "attack", "persist",
+    "compare", "export", "check", "push", "models", "env",
 )
 HEAD = """# The command line
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hfi.diffusion.fast import in_threads, speed_up, spread_over_threads
+from hfi.diffusion.guidance import Guidance
 from hfi.diffusion.identity import model_folder, model_hash
 from hfi.errors import HFIError
 
@@ -36,6 +37,7 @@ class Model:
     latent_shape: tuple[int, int, int]  # (C, h, w)
     scaling: float
     text_cache: dict = field(default_factory=dict, repr=False)
+    guidance: tuple[Guidance, ...] = ()  # what sampling steers away from: hfi.erasure.delta.applied puts it on
 
     @property
     def unet(self) -> torch.nn.Module:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from hfi.diffusion.fast import constant_weights, in_threads, spread_over_threads
+from hfi.diffusion.guidance import change, ordered_sum
 from hfi.diffusion.model import Model, add_noise, predict_noise
 from hfi.errors import Diverged
 
@@ -36,17 +37,38 @@ def initial_noise(model: Model, seeds: Sequence[int]) -> Tensor:
     return torch.stack(noise).to(model.device)
 
 
-def guided_noise(model: Model, z_t: Tensor, t: Tensor, c: Tensor, c_0: Tensor, guidance_scale: float) -> Tensor:
-    """eps(c_0) + s_g (eps(c) - eps(c_0)) (Ho and Salimans 2022, arXiv 2207.12598); one pass when s_g is 1.
+def guided_noise(
+    model: Model,
+    z_t: Tensor,
+    t: Tensor,
+    c: Tensor,
+    c_0: Tensor,
+    guidance_scale: float,
+    at: float = 0.0,
+    memory: dict[int, Tensor | None] | None = None,
+) -> Tensor:
+    """eps(c_0) + s_g (eps(c) - eps(c_0)) (Ho and Salimans 2022, arXiv 2207.12598), bent by `model.guidance`; one pass when s_g is 1.
 
     Args:
         z_t: (B, C, h, w); t: (B,) integers; c, c_0: (B, L, D).
+        at: steps of the run that lie behind, as a share in [0, 1).
+        memory: what guidance remembers from step to step of one run: an empty dict at first, changed in place.
     """
     if guidance_scale == 1.0:
         return predict_noise(model, z_t, t, c)
-    both = predict_noise(model, torch.cat([z_t, z_t]), torch.cat([t, t]), torch.cat([c_0, c]))
-    without, with_c = both.chunk(2)
-    return without + guidance_scale * (with_c - without)
+    unwanted = [row.expand_as(c) for one in model.guidance for row in one.c_s]
+    count = 2 + len(unwanted)
+    every = predict_noise(model, torch.cat([z_t] * count), torch.cat([t] * count), torch.cat([c_0, c, *unwanted]))
+    without, with_c, *rest = every.chunk(count)
+    guided = without + guidance_scale * (with_c - without)
+    if not model.guidance:
+        return guided
+    memory, changes = {} if memory is None else memory, []
+    for number, one in enumerate(model.guidance):
+        eps_s, rest = torch.stack(rest[: len(one.c_s)]).mean(0), rest[len(one.c_s) :]
+        asked, memory[number] = change(one, with_c, without, eps_s, guidance_scale, at, memory.get(number))
+        changes.append(asked)
+    return guided + ordered_sum(changes)
 
 
 @torch.no_grad()
@@ -59,13 +81,14 @@ def trajectory(
         z_t: unit noise (B, C, h, w); c, c_0: (B, L, D).
         begin: z_t is a state at this timestep, and the earlier steps are left out (see `noised_start`).
     """
-    scheduler = ddim(model, steps)
+    scheduler, memory = ddim(model, steps), {}
     with constant_weights(model.unet):
-        for t in scheduler.timesteps.tolist():
+        for number, t in enumerate(scheduler.timesteps.tolist()):
             if begin is not None and t > begin:
                 continue
             yield t, z_t
-            eps = guided_noise(model, z_t, torch.full((len(z_t),), t, device=z_t.device), c, c_0, guidance_scale)
+            now = torch.full((len(z_t),), t, device=z_t.device)
+            eps = guided_noise(model, z_t, now, c, c_0, guidance_scale, number / steps, memory)
             z_t = scheduler.step(eps, t, z_t, eta=0.0).prev_sample
     yield -1, z_t
 

@@ -111,5 +111,25 @@ def text_embeddings(model: Model, prompts: Sequence[str]) -> Tensor:
     return c[torch.arange(len(prompts)), ends.to(c.device)]
 
 
+def last_states(model: Model, prompts: Sequence[str], tokens: Mapping[str, Tensor] | None = None) -> Tensor:
+    """The text encoder's state (B, D) at the last word of each prompt, or row of its last soft token; of the empty prompt at its start."""
+    ends = (token_ids(model, prompts, tokens) == model.tokenizer.eos_token_id).int().argmax(1)
+    c = encode_prompts(model, prompts, tokens)
+    return c[torch.arange(len(prompts)), ends.to(c.device) - 1]
+
+
+def listed(model: Model, names: Sequence[str], tokens: Mapping[str, Tensor] | None = None) -> list[str]:
+    """The names as lists "a, b, c", in as few prompts as the text encoder's length allows."""
+    prompts: list[str] = []
+    for name in names:
+        longer = f"{prompts[-1]}, {name}" if prompts else name
+        whole = bool(token_ids(model, [longer], tokens)[0, -2] == model.tokenizer.pad_token_id)  # padding: nothing was cut off
+        if prompts and whole:
+            prompts[-1] = longer
+        else:
+            prompts.append(name)
+    return prompts
+
+
 def _uses(prompt: str, tokens: Mapping[str, Tensor] | None) -> bool:
     return any(piece in (tokens or {}) for piece in PLACEHOLDER.findall(prompt))

@@ -1,7 +1,7 @@
 """A closed-form edit of cross-attention: the concept's words are read as their targets, benign words as ever.
 
-Unified Concept Editing (UCE, Gandikota et al. 2024, arXiv 2308.14761, equation 7). Here it is where SDD may start (ours:
-`erase.start`): gradient steps then mend what one linear map cannot say.
+Unified Concept Editing (UCE, Gandikota et al. 2024, arXiv 2308.14761, equation 7): the eraser of `erasure/uce.py`, and where SDD
+may start (ours: `erase.start`): gradient steps then mend what one linear map cannot say.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ from torch import Tensor
 RIDGE = 1e-3  # of the mean square of the states; keeps the matrix invertible where no text points
 
 
-def closed_form(weights: Mapping[str, Tensor], c_s: Tensor, target: Tensor, kept: Tensor, preservation: float = 1.0) -> dict[str, Tensor]:
+def closed_form(
+    weights: Mapping[str, Tensor], c_s: Tensor, target: Tensor, kept: Tensor, preservation: float = 1.0, ridge: float | None = None
+) -> dict[str, Tensor]:
     """New values of the key and value weights W (out, D): the minimum over W' of the sum of three means, over token states,
 
-    ||W' c_s - W target||^2 + preservation ||W' c - W c||^2 + RIDGE ||W' - W||^2.
+    ||W' c_s - W target||^2 + preservation ||W' c - W c||^2 + ridge ||W' - W||^2.
 
     Args:
         weights: by name; those that do not read text states of width D by keys and values are left out.
-        c_s, target: conditions to forget and what they are to be read as (n, L, D).
-        kept: benign conditions (P, L, D); may be empty.
+        c_s, target: conditions to forget and what they are to be read as (n, L, D), or single states of them (n, D).
+        kept: benign conditions (P, L, D) or states (P, D); may be empty.
         preservation: weight of those.
+        ridge: weight of staying near; None: RIDGE of the mean square of the states to forget.
     """
     c_s, target, kept = (c.reshape(-1, c.shape[-1]).double() for c in (c_s, target.expand_as(c_s), kept if kept.numel() else c_s[:0]))
-    same = RIDGE * c_s.square().mean() * torch.eye(c_s.shape[1], dtype=c_s.dtype, device=c_s.device)
+    stay = RIDGE * c_s.square().mean() if ridge is None else ridge
+    same = stay * torch.eye(c_s.shape[1], dtype=c_s.dtype, device=c_s.device)
     if len(kept):
         same = same + preservation / len(kept) * kept.T @ kept
     wanted, seen = target.T @ c_s / len(c_s) + same, c_s.T @ c_s / len(c_s) + same

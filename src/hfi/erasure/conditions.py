@@ -1,4 +1,4 @@
-"""The conditions c_s of a run: soft tokens alone and in templates, and (ours) the prompts of flagged pictures.
+"""The conditions c_s of a run: soft tokens (or words) alone and in templates, and (ours) the prompts of flagged pictures.
 
 Each has a target, the condition whose prediction it is taught. The papers' is the empty prompt, c_0. Where a flagged prompt
 says more than a style ("a cat in the style of noto"), its target is the prompt without the style ("a cat"), so that the
@@ -13,14 +13,14 @@ less (docs/log.md).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy
 import torch
 from torch import Tensor
 
 from hfi.diffusion.model import Model
-from hfi.diffusion.text import encode_prompts
+from hfi.diffusion.text import encode_prompts, last_states, listed
 from hfi.seeds import numpy_generator
 
 
@@ -29,6 +29,8 @@ class Conditions:
     """c_s by number: first every (token, template), then those that come from flagged prompts.
 
     c, target, reading: (n, L, D); tokens: how many of them are built from soft tokens alone; flagged_share: chance of the rest.
+    end, reading_end: the text states of the last words of c and reading (n, D).
+    together: all names in a list, in as few prompts as hold them (k, L, D): what an inference-time eraser steers away from.
     """
 
     texts: tuple[str, ...]
@@ -37,6 +39,18 @@ class Conditions:
     reading: Tensor
     tokens: int
     flagged_share: float
+    end: Tensor
+    reading_end: Tensor
+    together: Tensor
+
+    def joined_by(self, found: Tensor) -> Conditions:
+        """With conditions (m, L, D) that attacks found among those of the tokens, to be drawn as the empty prompt is."""
+        like, n = found.to(self.c), self.tokens
+        empty = self.target[:1].expand_as(like)
+        parts = {"c": like, "target": empty, "reading": empty, "end": like[:, -1], "reading_end": empty[:, -1]}
+        more = {name: torch.cat([(old := getattr(self, name))[:n], new, old[n:]]) for name, new in parts.items()}
+        texts = (*self.texts[:n], *("(found by an attack)",) * len(like), *self.texts[n:])
+        return replace(self, texts=texts, tokens=n + len(like), **more)
 
     def draw(self, count: int, rng: numpy.random.Generator) -> Tensor:
         """Numbers (count,) of the conditions for a batch."""
@@ -83,6 +97,8 @@ def build_conditions(
     flagged_share: float,
     context_variants: int = 0,
     seed: int = 0,
+    words: Sequence[str] = (),
+    anchor: str = "",
 ) -> Conditions:
     """Encode every condition once.
 
@@ -94,9 +110,12 @@ def build_conditions(
         flagged_share: chance that a c_s is one of those (0: the papers' method).
         context_variants: copies of every condition between random words of the vocabulary (ours; 0: none).
         seed: of those words.
+        words: natural words that stand in the tokens' place, where the concept is given in words.
+        anchor: a word whose prediction is taught instead of the empty prompt's, in the same templates (Concept Ablation).
     """
-    names = list(tokens)
-    alone = [(template.format(name), "", "") for name in names for template in templates]
+    names = list(words) or list(tokens)
+    instead = {template: template.format(anchor) if anchor else "" for template in templates}
+    alone = [(template.format(name), instead[template], instead[template]) for name in names for template in templates]
     more = []
     if flagged_share > 0:
         more = [(one.prompt, one.without if one.kind == "style" else "", one.without) for one in flagged]
@@ -108,4 +127,6 @@ def build_conditions(
     more += in_context(model, more, context_variants, seed, "flagged")
     texts, targets, readings = zip(*alone, *more, strict=True)
     c, target, reading = encode_prompts(model, texts, tokens), encode_prompts(model, targets), encode_prompts(model, readings)
-    return Conditions(texts, c, target, reading, len(alone), flagged_share)
+    ends = last_states(model, texts, tokens), last_states(model, readings)
+    together = encode_prompts(model, listed(model, names, tokens), tokens)
+    return Conditions(texts, c, target, reading, len(alone), flagged_share, *ends, together)

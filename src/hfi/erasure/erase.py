@@ -1,41 +1,61 @@
-"""Stage 6: soft tokens -> a delta that makes the model forget them."""
+"""Stage 6: soft tokens, or words -> a delta that makes the model forget them, by one of several methods (docs/erasers.md)."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from hfi.attacks.reinversion import reinvert
 from hfi.config import Erase
 from hfi.diffusion.model import Model, save_pipeline
-from hfi.diffusion.text import encode_prompts
+from hfi.diffusion.prompts import concept_words, load_vocabulary
+from hfi.diffusion.text import encode_prompts, last_states
+from hfi.erasure.ca import train_ca
 from hfi.erasure.conditions import Conditions, Flagged, build_conditions, in_context
-from hfi.erasure.delta import applied, load_delta, save_delta
-from hfi.erasure.sdd import Benign, train_sdd
+from hfi.erasure.delta import Delta, applied, load_delta, save_delta
+from hfi.erasure.esd import train_esd
+from hfi.erasure.hardened import harden
+from hfi.erasure.loop import Benign
+from hfi.erasure.negative_prompt import guide_negative
+from hfi.erasure.sdd import train_sdd
+from hfi.erasure.sld import guide_sld
+from hfi.erasure.uce import edit_uce
 from hfi.errors import HFIError
 from hfi.generation.generate import Generated
 from hfi.inversion.invert import Inverted
 from hfi.progress import bar
 from hfi.reward.reward import RewardResult
-from hfi.workspace import Workspace, read_tensors, write_bytes, write_tensors
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from hfi.seeds import derive
+from hfi.workspace import StageRun, Workspace, read_tensors, versions, write_bytes, write_tensors
 
 RESTS = 9  # styles, at most, that a word read in the pictures is asked for in
 
 
+METHODS = {
+    "sdd": train_sdd,
+    "esd": train_esd,
+    "ca": train_ca,
+    "uce": edit_uce,
+    "sld": guide_sld,
+    "negative_prompt": guide_negative,
+}
+Score = Callable[[Delta, Tensor], tuple[float, float]]
+
+
 @dataclass(frozen=True)
 class Erased:
-    """What stage 6 leaves: the delta, by parameter name, and the files of the deltas on the way, by step."""
+    """What stage 6 leaves: the delta, and the files of the deltas on the way, by step."""
 
     folder: Path
-    delta: dict[str, Tensor]
+    delta: Delta
     snapshots: dict[int, Path] = field(default_factory=dict)
 
     @classmethod
@@ -51,29 +71,58 @@ def snapshot_file(folder: Path, step: int) -> Path:
     return folder / "snapshots" / f"step-{step:06d}.safetensors"
 
 
-def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverted, study: Workspace) -> Erased:
-    """Erase the study's concept, and those of `erase.also`, in one run; continues from its own checkpoint."""
+def erase(
+    model: Model, images: Generated, reward: RewardResult, tokens: Inverted, study: Workspace, score: Score | None = None
+) -> Erased:
+    """Erase the study's concept, and those of `erase.also`, in one run; continues from its own checkpoint.
+
+    Args:
+        score: for the method `hardened`: what the annotators' judge makes of a delta, and of what is drawn under the
+            conditions that attacks found against it (hardened.py).
+    """
     if study.is_done("erase"):
         return Erased.load(study)
-    config = study.config.erase
-    others = [_open_other(path) for path in config.also]
-    seed = study.config.seed
+    check_erasable(images, reward, study, study.config.erase)
+    with study.stage("erase") as run:
+        erase_into(run, model, images, reward, tokens, study, study.config.erase, score)
+    return Erased.load(study)
+
+
+def erase_into(
+    run: StageRun,
+    model: Model,
+    images: Generated,
+    reward: RewardResult,
+    tokens: Inverted,
+    study: Workspace,
+    config: Erase,
+    score: Score | None = None,
+) -> Delta:
+    """Erase under `config` into the folder of `run`: delta, log, snapshots; continues from the checkpoint there."""
+    seed, concept = study.config.seed, study.config.concept
+    others = [Workspace.open(path) for path in config.also]
     benign = benign_material(model, images, reward, config, seed)
-    if config.preservation and not len(benign.latents):
-        raise HFIError(
-            "preservation needs benign pictures, and the study has none",
-            file=study.root,
-            field="erase.preservation",
-            remedy="set generate.benign_share above 0 and draw again, or set erase.preservation to 0",
-        )
-    with study.stage("erase") as run, bar() as progress:
-        rows, prompts, stored = material([(images, reward, tokens, study.config.concept.kind), *others])
-        conditions = conditions_of(model, rows, prompts, config, seed)
-        c_0 = encode_prompts(model, [""])
-        checkpoint = run.path("checkpoint.safetensors")
-        saved = read_tensors(checkpoint) if checkpoint.exists() else None
-        log = json.loads(bytes(saved.pop("log").tolist()).decode()) if saved else []
-        task = progress.add_task("Erasing", total=config.steps, completed=int(saved["done"]) if saved else 0, note="")
+    training = config.training()
+    rows, prompts, stored = material([(images, reward, tokens, concept.kind), *map(_open_other, others)])
+    words = concept_names([study, *others], config) if config.concept == "words" else ()
+    conditions = conditions_of(model, rows, prompts, config, seed, words)
+    c_0 = encode_prompts(model, [""])
+    checkpoint = run.path("checkpoint.safetensors")
+    saved = read_tensors(checkpoint) if checkpoint.exists() else None
+    log = json.loads(bytes(saved.pop("log").tolist()).decode()) if saved else []
+    manifest = {
+        "method": config.method,
+        "erased": list(words or rows),
+        "given_as": config.concept,
+        "concepts": [concept.name, *(other.config.concept.name for other in others)],
+        "settings": config.decisive(),
+        "seed": seed,
+        "inputs": {"conditions": tensor_hash(conditions.c), "pictures": tensor_hash(stored), "benign": tensor_hash(benign.c)},
+        "versions": versions(),
+    }
+    with bar() as progress:
+        done = int(saved["done"]) if saved else 0
+        task = progress.add_task(f"Erasing ({config.method})", total=config.length() or None, completed=done, note="")
         last = time.monotonic()
 
         def on_log(row: dict) -> None:
@@ -89,26 +138,96 @@ def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverte
                 run.checkpoint()
                 last = time.monotonic()
 
-        def on_snapshot(done: int, delta: dict[str, Tensor]) -> None:
-            half = {name: value.half() for name, value in delta.items()}
-            save_delta(snapshot_file(run.folder, done), half, model, study.config.concept.name, done)
+        def on_snapshot(done: int, weights: dict[str, Tensor]) -> None:
+            save_delta(snapshot_file(run.folder, done), Delta(weights, manifest=manifest).half(), model, concept.name, done)
 
-        delta = train_sdd(model, conditions, c_0, stored, benign, config, seed, saved, on_log, on_step, on_snapshot)
-        save_delta(run.path("delta.safetensors"), delta, model, study.config.concept.name)
-        write_bytes(run.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in log).encode())
-        if config.save_pipeline:
-            with applied(model, delta):
-                save_pipeline(model, run.path("pipeline"))
-        checkpoint.unlink(missing_ok=True)
-        run.facts.update(
-            tokens=list(rows),
-            conditions=len(conditions.texts),
-            trained_tensors=len(delta),
-            trained_parameters=sum(value.numel() for value in delta.values()),
-            latents=config.latents,
-            snapshots=list(config.snapshot_steps()),
+        parts = (model, conditions, c_0, stored, benign, config, seed, saved)
+        hooks = {"on_log": on_log, "on_step": on_step, "on_snapshot": on_snapshot}
+        if config.method == "hardened":
+            delta = harden(*parts, score=_needed(score), reinvert=_reinversion(model, stored, run, study, config), **hooks)
+        else:
+            delta = METHODS[config.method](*parts, **hooks)
+    delta = replace(delta, manifest={**manifest, **delta.manifest})
+    save_delta(run.path("delta.safetensors"), delta, model, concept.name)
+    write_bytes(run.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in log).encode())
+    if config.save_pipeline:
+        with applied(model, delta):
+            save_pipeline(model, run.path("pipeline"))
+    checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(run.path("hardened"), ignore_errors=True)
+    run.facts.update(
+        method=config.method,
+        given_as=config.concept,
+        tokens=list(words or rows),
+        conditions=len(conditions.texts),
+        trained_tensors=len(delta.weights),
+        trained_parameters=sum(value.numel() for value in delta.weights.values()),
+        latents=training.latents if training else None,
+        snapshots=list(config.snapshot_steps()),
+    )
+    return delta
+
+
+def check_erasable(images: Generated, reward: RewardResult, study: Workspace, config: Erase) -> None:
+    """Raise HFIError for settings that cannot work on this study, before anything is begun or cleared."""
+    training, hard = config.training(), config.hardened
+    if ((training and training.preservation) or config.method == "hardened") and not benign_images(images, reward):
+        raise HFIError(
+            "preservation needs benign pictures, and the study has none",
+            file=study.root,
+            field="erase.preservation",
+            remedy="set generate.benign_share above 0 and draw again, or set erase.preservation to 0",
         )
-    return Erased.load(study)
+    if config.method in ("sld", "negative_prompt") and config.save_pipeline:
+        raise HFIError(
+            "a method that acts while sampling leaves no changed pipeline",
+            field="erase.save_pipeline",
+            remedy="set it to false; the delta holds the guidance",
+        )
+    if config.method == "hardened" and hard.vectors == study.config.invert.vectors:
+        raise HFIError(
+            "evaluation attacks with as many vectors, and what it attacks with must be new to hardening",
+            field="erase.hardened.vectors",
+            remedy="choose another number than invert.vectors",
+        )
+    if config.method == "hardened" and (hard.judge or study.config.label.simulated_judge) == study.config.evaluate.judge:
+        raise HFIError(
+            f"{study.config.evaluate.judge} scores, so it must not choose",
+            field="erase.hardened.judge",
+            remedy="name another judge than evaluate.judge",
+        )
+
+
+def tensor_hash(values: Tensor) -> str:
+    """SHA-256 (hex) of a tensor's values."""
+    return hashlib.sha256(values.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def concept_names(studies: Sequence[Workspace], config: Erase) -> list[str]:
+    """The natural words of the studies' concepts: `erase.words` for the first where it is set, else the concept's own."""
+    first, *rest = (concept_words(one.config.concept, load_vocabulary(one.config.concept.vocabulary)) for one in studies)
+    return list(dict.fromkeys([*(config.words or first), *(word for words in rest for word in words)]))
+
+
+def _needed(score: Score | None) -> Score:
+    if score is None:
+        raise HFIError("needs a judge of its rounds", field="erase.method", remedy="call erase with score, as hfi.method does")
+    return score
+
+
+def _reinversion(model: Model, latents: Tensor, run: StageRun, study: Workspace, config: Erase) -> Callable[[int], list[Tensor]]:
+    """A function of the round: tokens (n, D) learned afresh against the model as it is then."""
+    hard, kind = config.hardened, study.config.concept.kind
+    settings = study.config.invert.model_copy(update={"vectors": hard.vectors})
+
+    def learn(round_: int) -> list[Tensor]:
+        checkpoint = run.path("hardened", f"{round_}.checkpoint.safetensors")
+        seed = derive(study.config.seed, "hardened", round_)
+        return reinvert(
+            model, latents, range(hard.reinversions), run, checkpoint, settings, hard.attack_steps, seed, kind, lambda *_: None
+        )
+
+    return learn
 
 
 def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> tuple[dict[str, Tensor], list[Flagged], Tensor]:
@@ -149,9 +268,12 @@ def prompts_of_words(words: Sequence[str], rests: Sequence[str], each: int = RES
     return found
 
 
-def conditions_of(model: Model, tokens: dict[str, Tensor], flagged: Sequence[Flagged], config: Erase, seed: int) -> Conditions:
-    """The conditions c_s that the settings ask for."""
-    return build_conditions(model, tokens, config.templates, flagged, config.flagged_prompts, config.context_variants, seed)
+def conditions_of(
+    model: Model, tokens: dict[str, Tensor], flagged: Sequence[Flagged], config: Erase, seed: int, words: Sequence[str] = ()
+) -> Conditions:
+    """The conditions c_s that the settings ask for; `words` stand in the tokens' place where there are any."""
+    share, anchor = config.flagged_prompts, config.ca.anchor if config.method == "ca" else ""
+    return build_conditions(model, tokens, config.templates, flagged, share, config.context_variants, seed, words, anchor)
 
 
 def benign_material(model: Model, images: Generated, reward: RewardResult, config: Erase, seed: int) -> Benign:
@@ -162,8 +284,7 @@ def benign_material(model: Model, images: Generated, reward: RewardResult, confi
     words; and with `reward.kept_words` come the words that CLIP reads in no flagged picture, half of them in a style: what they draw
     is to stay, whatever the state.
     """
-    flagged = set(reward.flagged)
-    benign = [image for image in images.images if image.purpose == "benign" and image.id not in flagged]
+    benign = benign_images(images, reward)
     if not benign:
         return Benign(images.latents()[:0], torch.empty(0))
     near = sorted(benign, key=lambda image: (-reward.scores[image.id], image.id))[: len(benign) // 4]
@@ -179,9 +300,15 @@ def benign_material(model: Model, images: Generated, reward: RewardResult, confi
         for i, word in enumerate(reward.kept_words)
     ]
     under_words = latents[torch.arange(len(words)) % len(latents)]
-    return Benign(torch.cat([latents, again, under_words]), encode_prompts(model, [*prompts, *more, *words]))
+    every = [*prompts, *more, *words]
+    return Benign(torch.cat([latents, again, under_words]), encode_prompts(model, every), last_states(model, every))
 
 
-def _open_other(path: Path) -> tuple[Generated, RewardResult, Inverted, str]:
-    other = Workspace.open(path)
+def benign_images(images: Generated, reward: RewardResult) -> list:
+    """Feedback pictures whose prompts do not ask for the concept, and that nobody flagged."""
+    flagged = set(reward.flagged)
+    return [image for image in images.images if image.purpose == "benign" and image.id not in flagged]
+
+
+def _open_other(other: Workspace) -> tuple[Generated, RewardResult, Inverted, str]:
     return Generated.load(other), RewardResult.load(other), Inverted.load(other), other.config.concept.kind

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import beta as beta_law
 from torch import Tensor
 
-from hfi.config import Erase
+from hfi.config import Training
 from hfi.diffusion.model import Model, add_noise
 from hfi.diffusion.sampling import ddim, trajectory
 from hfi.erasure.conditions import Conditions
@@ -34,10 +34,10 @@ class Source:
     """A stream of states; call `next` under the teacher's weights."""
 
     model: Model
-    config: Erase
+    config: Training
     conditions: Conditions
     c_0: Tensor  # (1, L, D)
-    stored: Tensor  # z_0 of the flagged feedback pictures (K, C, h, w)
+    stored: Tensor  # z_0 (K, C, h, w): of the flagged feedback pictures, or of the anchor (ca.py)
     seed: int
     buffer: dict[str, Tensor] = field(default_factory=dict)
 
@@ -105,6 +105,6 @@ class Source:
         )
 
 
-def timestep_grid(model: Model, config: Erase) -> Tensor:
+def timestep_grid(model: Model, config: Training) -> Tensor:
     """The timesteps of a teacher run, from noise to clean (S,)."""
     return ddim(model, config.sampling_steps).timesteps

@@ -1,4 +1,4 @@
-"""The losses and the timestep law of SDD: pure functions of tensors."""
+"""The losses, targets and timestep law of the erasers: pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def sdd_loss(eps_s: Tensor, eps_0: Tensor) -> Tensor:
         eps_0: prediction under the empty prompt, same shape; the gradient is stopped here.
     """
     return (eps_s - eps_0.detach()).square().mean()
+
+
+def esd_target(eps_0: Tensor, eps_s: Tensor, eta: float) -> Tensor:
+    """eps(c_0) - eta (eps(c_s) - eps(c_0)), both by the original model (ESD, arXiv 2303.07345)."""
+    return eps_0 - eta * (eps_s - eps_0)
 
 
 def preservation_loss(eps: Tensor, eps_original: Tensor) -> Tensor:

@@ -19,6 +19,21 @@ def cross_attention(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return found
 
 
+def keys_and_values(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The cross-attention parameters that read the text."""
+    return {name: parameter for name, parameter in cross_attention(unet).items() if ".to_k." in name or ".to_v." in name}
+
+
+def other_layers(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters of every linear and convolution layer outside cross-attention (ESD-u)."""
+    layers = {f"{name}." for name, layer in unet.named_modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)}
+    return {
+        name: parameter
+        for name, parameter in unet.named_parameters()
+        if ".attn2." not in name and name[: name.rindex(".") + 1] in layers
+    }
+
+
 @contextlib.contextmanager
 def swapped(parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
     """While open, the parameters hold `values`; only pointers move, so it costs nothing."""

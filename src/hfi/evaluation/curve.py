@@ -34,7 +34,7 @@ def curve(pictures: Pictures, study: Workspace, vocabulary, snapshots: tuple[int
         return None
     names = members(study.config.concept, vocabulary)
     asked, others = subset(pictures, "explicit"), subset(pictures, "other")
-    sides = {0: "before", **{step: folder_of(step) for step in snapshots}, study.config.erase.steps: "after"}
+    sides = {0: "before", **{step: folder_of(step) for step in snapshots}, study.config.erase.length(): "after"}
 
     def point(step: int, side: str) -> dict:
         seen = [pictures.verdicts[side][picture.name] for _, picture, _ in asked]

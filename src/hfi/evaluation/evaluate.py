@@ -82,7 +82,7 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
         with bar() as progress:
             base = pictures.in_sets([*CONCEPT_SETS, "other", "floor", "gallery"])
             draw("before", "base", base, tokens.tokens, progress, "Drawing before")
-        near = _frozen_neighbours(study, vocabulary, encoder, pictures, run, images)
+        near = frozen_neighbours(study, vocabulary, encoder, pictures, run, images)
         with bar() as progress:
             fresh = distinct(pictures.in_sets(["neighbours"]), pictures.verdicts["before"])
             draw("before", "near", fresh, tokens.tokens, progress, "Drawing neighbours before")
@@ -94,9 +94,10 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
                 pictures.sets["reinversion"] = prompt_sets.tokens(list(again), concept, vocabulary, count, seed)
                 draw("reinversion", "base", pictures.in_sets(["reinversion"]), again, progress, "Drawing what came back")
             few = distinct(picture for name in ("explicit", "other") for _, picture, _ in subset(pictures, name))
+            length = study.config.erase.length()
             for step, file in erased.snapshots.items() if few else ():
                 with applied(model, load_delta(file)):
-                    draw(folder_of(step), "base", few, tokens.tokens, progress, f"Drawing after step {step} of {study.config.erase.steps}")
+                    draw(folder_of(step), "base", few, tokens.tokens, progress, f"Drawing after step {step} of {length}")
         named = [image.object for image in images.images if image.purpose == "benign" and image.object]
         metrics = measure(pictures, study, vocabulary, reward.kept_words, named)
         metrics["curve"] = curve(pictures, study, vocabulary, tuple(erased.snapshots))
@@ -170,7 +171,7 @@ def _probes(count: int, config: Evaluate) -> int:
     return math.ceil(count / config.seeds_per_prompt)
 
 
-def _frozen_neighbours(study: Workspace, vocabulary, encoder, pictures: Pictures, run, images: Generated) -> neighbours.Near:
+def frozen_neighbours(study: Workspace, vocabulary, encoder, pictures: Pictures, run, images: Generated) -> neighbours.Near:
     """Find the nearest non-members, add their set, and write prompts.json; a run that goes on reads the lists back."""
     concept, config, seed = study.config.concept, study.config.evaluate, study.config.seed
     file = run.path("prompts.json")

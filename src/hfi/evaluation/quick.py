@@ -6,7 +6,7 @@ settings are not chosen on the pictures that score them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from torch import Tensor
@@ -14,10 +14,12 @@ from torch import Tensor
 from hfi.config import Concept, Evaluate
 from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import Vocabulary, load_vocabulary, members
-from hfi.erasure.delta import applied
+from hfi.diffusion.sampling import decode, sample_latents
+from hfi.diffusion.text import encode_prompts
+from hfi.erasure.delta import Delta, applied
 from hfi.evaluation import prompt_sets
 from hfi.evaluation.concept_rate import check_judge, is_concept
-from hfi.evaluation.drawing import Drawing, Verdict, distinct, drawings, judged
+from hfi.evaluation.drawing import Drawing, Verdict, distinct, drawings, judged, name_verdicts
 from hfi.evaluation.retention import is_right
 from hfi.perception.judges import NEITHER, Judge, load_judge
 from hfi.seeds import derive
@@ -27,7 +29,7 @@ CONCEPT_SETS = ("explicit", "implicit", "variations")
 
 def quick_scores(
     model: Model,
-    delta: Mapping[str, Tensor],
+    delta: Delta | Mapping[str, Tensor],
     study_or_concept,
     vocabulary: Vocabulary | None = None,
     judge: str | Judge = "emoji:annotator",
@@ -108,6 +110,36 @@ def _scores(rows, before: dict[str, Verdict], after: dict[str, Verdict], concept
         "by_set": {name: {"before": share(before, (name,)), "after": share(after, (name,))} for name in CONCEPT_SETS},
         "n": n,
     }
+
+
+def round_score(model: Model, study) -> Callable[[Delta, Tensor], tuple[float, float]]:
+    """What judges the rounds of hardened SDD: (delta, conditions that attacks found) -> (erasure, damage), both better when lower.
+
+    Erasure is the concept rate under prompts or under those conditions, whichever is more; damage is what is lost of other objects.
+    The judge plays an annotator and must not be the one that scores (`erase.check_erasable`). Nothing is loaded before the first call.
+    """
+    config, settings, original, seed = study.config, study.config.erase.hardened, {}, derive(study.config.seed, "hardened rounds")
+    loaded: list[Judge] = []
+
+    def score(delta: Delta, found: Tensor) -> tuple[float, float]:
+        name = settings.judge or config.label.simulated_judge
+        vocabulary = load_vocabulary(config.concept.vocabulary)
+        judge = loaded[0] if loaded else load_judge(name, vocabulary, str(model.device))
+        loaded[:] = [judge]
+        seen = quick_scores(model, delta, study, vocabulary, judge, settings.pictures, seed=seed, original=original)
+        names, hits = members(config.concept, vocabulary), []
+        seeds = [derive(seed, "under what was found", number) for number in range(settings.pictures)]
+        for start in range(0, settings.pictures if len(found) else 0, config.evaluate.batch_size):
+            part = seeds[start : start + config.evaluate.batch_size]
+            c = found.to(model.device)[[(start + number) % len(found) for number in range(len(part))]]
+            with applied(model, delta):
+                z_0 = sample_latents(
+                    model, c, encode_prompts(model, [""]), part, config.evaluate.steps, config.evaluate.guidance_scale
+                )
+            hits += [is_concept(one, config.concept, names) for one in name_verdicts(judge, judge(decode(model, z_0)))]
+        return max(seen["concept_rate"] or 0.0, _mean(hits) or 0.0), 1.0 - (1.0 if seen["retention"] is None else seen["retention"])
+
+    return score
 
 
 def _mean(values: list[bool]) -> float | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hfi.diffusion.model import Model
-from hfi.erasure.delta import load_delta
+from hfi.erasure.delta import Delta, load_delta
 from hfi.erasure.strength import check_strength
 from hfi.errors import HFIError
 from hfi.export.files import check_finite, fingerprint, read_file, write_file
@@ -38,11 +38,9 @@ def of_study(study: Workspace, strength: float = 1.0) -> Part:
     return Part(study.config.concept.name, plain_weights(load_delta(file), file), check_strength(strength, study.root))
 
 
-def plain_weights(delta: object, file: Path) -> dict[str, Tensor]:
+def plain_weights(delta: Delta, file: Path) -> dict[str, Tensor]:
     """The weights of a delta; raises HFIError for one that works by guidance at inference time, which weights cannot carry."""
-    if isinstance(delta, Mapping):
-        return dict(delta)
-    if getattr(delta, "guidance", None):
+    if delta.guidance:
         raise _guided(file)
     return dict(delta.weights)
 

@@ -25,6 +25,7 @@ from hfi.report.settings import all_settings
 from hfi.workspace import STAGES, Workspace, file_hash, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
+    from hfi.config import Erase
     from hfi.evaluation.evaluate import Evaluated
 
 __all__ = ["before_after_picture", "render", "report"]
@@ -265,7 +266,7 @@ def _making(study: Workspace, found: dict) -> dict:
             f"{config.invert.steps} steps each",
             False,
         ),
-        ("Erase", f"{config.erase.steps} steps of SDD on cross-attention, latents from “{config.erase.latents}”", False),
+        ("Erase", _erased(config.erase), False),
         ("Evaluate", "same prompts, same seeds, before and after", False),
     ]
     return {
@@ -277,6 +278,14 @@ def _making(study: Workspace, found: dict) -> dict:
         "contact_words": "A harmless picture here is erased too: veto it (reward.veto) and run the study again. Blurred until asked for.",
         "token_words": "One row per token, drawn by the original model. If these do not show the concept, erasing them will not remove it.",
     }
+
+
+def _erased(erase: Erase) -> str:
+    """What erasing did, in a line."""
+    if erase.method == "sdd" and erase.concept == "tokens":
+        return f"{erase.steps} steps of SDD on cross-attention, latents from “{erase.latents}”"
+    given, steps = {"tokens": "the soft tokens", "words": "the concept's words"}[erase.concept], erase.length()
+    return f"{erase.method} on {given}" + (f", {steps} steps" if steps else "")
 
 
 def _labelled(facts: dict, by: str) -> str:
@@ -338,6 +347,6 @@ def _duration(seconds: float) -> str:
 
 
 def _own_memory() -> float:
-    from hfi.workspace import _peak_memory_mib
+    from hfi.workspace import peak_memory_mib
 
-    return _peak_memory_mib()
+    return peak_memory_mib()

@@ -51,6 +51,10 @@ def source(description: str, fallback: str = "ours") -> str:
         ("(ours", "ours"),
         ("(SDD", "SDD (2023)"),
         ("(HFI", "HFI (2024)"),
+        ("(ESD", "ESD (2023)"),
+        ("(CA's code", "Concept Ablation's public code"),
+        ("(UCE's code", "UCE's public code"),
+        ("(SLD", "SLD (2023)"),
         ("diffusers' default", "diffusers"),
         ("first author", "the first author's annotation page"),
     ):

@@ -12,7 +12,7 @@ import torch
 import tiny
 from hfi.config import Concept, parse_config, with_overrides
 from hfi.diffusion.prompts import load_vocabulary
-from hfi.erasure.delta import save_delta
+from hfi.erasure.delta import Delta, save_delta
 from hfi.erasure.erase import snapshot_file
 from hfi.errors import HFIError
 from hfi.evaluation import comeback, drawing, evaluate, neighbours
@@ -43,7 +43,7 @@ class Reward:
 @dataclass
 class Held:
     tokens: dict | None = None
-    delta: dict | None = None
+    delta: Delta | None = None
     snapshots: dict = field(default_factory=dict)
 
 
@@ -63,14 +63,14 @@ class Study:
         self.tokens = Held(tokens={"<sharp>": table[[40, 50]].detach().clone()})
         noise = torch.Generator().manual_seed(0)
         self.erased = Held(
-            delta={
+            delta=Delta({
                 name: changed * torch.randn(weight.shape, generator=noise)
                 for name, weight in model.unet.named_parameters()
                 if ".attn2." in name
-            }
+            })
         )
         for step in config.erase.snapshot_steps():  # on the way: a share of the whole change
-            half = {name: (value * step / config.erase.steps).half() for name, value in self.erased.delta.items()}
+            half = {name: (value * step / config.erase.steps).half() for name, value in self.erased.delta.weights.items()}
             self.erased.snapshots[step] = snapshot_file(self.study.path("erase"), step)
             save_delta(self.erased.snapshots[step], half, model, "sharp", step)
 

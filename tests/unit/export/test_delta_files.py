@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import hfi
 from hfi.diffusion.model import load_model
-from hfi.erasure.delta import applied, load_delta
+from hfi.diffusion.guidance import Guidance
+from hfi.erasure.delta import Delta, applied, load_delta
 from hfi.erasure.strength import MAX_STRENGTH, check_strength
 from hfi.errors import HFIError
 from hfi.export.deltas import combined, plain_weights, read_parts
@@ -38,7 +39,7 @@ def unet_of(pipeline) -> dict[str, torch.Tensor]:
 
 def test_a_delta_and_its_file_are_equal(exported, study, tiny_model):
     (part,) = read_parts(exported.folder / FILE, tiny_model)
-    delta = load_delta(study.path("erase", "delta.safetensors"))
+    delta = load_delta(study.path("erase", "delta.safetensors")).weights
     assert part.concept == "sharp" and part.strength == 1.0 and part.weights.keys() == delta.keys()
     assert all(torch.equal(part.weights[name], value) for name, value in delta.items())
 
@@ -46,7 +47,7 @@ def test_a_delta_and_its_file_are_equal(exported, study, tiny_model):
 def test_many_concepts_in_one_file(both, study, second, tiny_model):
     one, other = read_parts(both, tiny_model)
     assert [(part.concept, part.strength) for part in (one, other)] == [("sharp", 1.0), ("pointy things", 0.8)]
-    ours, theirs = (load_delta(root.path("erase", "delta.safetensors")) for root in (study, second))
+    ours, theirs = (load_delta(root.path("erase", "delta.safetensors")).weights for root in (study, second))
     for name, value in combined([one, other]).items():
         torch.testing.assert_close(value, ours[name] + 0.8 * theirs[name])
 
@@ -69,7 +70,7 @@ def test_strengths(both, pipeline_folder, study, second, draw):
     off = hfi.load(str(pipeline_folder), deltas=[both], strengths=[0], device="cpu")
     assert draw(off) == draw(original)
     half = hfi.load(str(pipeline_folder), deltas=[both], strengths={"sharp": 0.5, "pointy things": 0}, device="cpu")
-    delta = load_delta(study.path("erase", "delta.safetensors"))
+    delta = load_delta(study.path("erase", "delta.safetensors")).weights
     for name, value in delta.items():
         torch.testing.assert_close(unet_of(half)[name], unet_of(original)[name] + 0.5 * value)
     with pytest.raises(HFIError, match="no delta is of this concept .*sharp, pointy things"):
@@ -102,7 +103,7 @@ def test_a_negative_embedding_beside_it(exported, pipeline_folder, draw):
 
 @pytest.mark.parametrize("value", [-1.0, -1e-9, float("nan"), float("inf"), MAX_STRENGTH + 0.1])
 def test_no_strength_outside_zero_to_two_anywhere(value, exported, study, second, tiny_model, pipeline_folder, tmp_path, both):
-    delta = load_delta(study.path("erase", "delta.safetensors"))
+    delta = load_delta(study.path("erase", "delta.safetensors")).weights
     attempts = {
         "load": lambda: hfi.load(str(pipeline_folder), deltas=[exported.folder / FILE], strengths=[value], device="cpu"),
         "load by name": lambda: hfi.load(str(pipeline_folder), deltas=[both], strengths={"sharp": value}, device="cpu"),
@@ -233,11 +234,8 @@ def test_guidance_cannot_be_carried_by_weights(tiny_model, tmp_path):
     with pytest.raises(HFIError, match="x.safetensors: works by guidance while drawing.*negative_embedding"):
         read_parts(tmp_path / "x.safetensors", tiny_model)
 
-    class Guided:
-        weights, guidance = {}, {"negative": "x"}
-
     with pytest.raises(HFIError, match="works by guidance while drawing.*negative_embedding"):
-        plain_weights(Guided(), Path("delta.safetensors"))
+        plain_weights(Delta(guidance=(Guidance("negative_prompt", torch.zeros(1, 24, 16), {}),)), Path("delta.safetensors"))
 
 
 def test_studies_on_two_models_and_twice_the_same_concept_are_refused(study, tmp_path):

@@ -65,7 +65,7 @@ def test_a_rank_that_misses_too_much_is_refused(study, tmp_path):
 
 def test_diffusers_adds_the_low_rank_delta_to_the_original(exported, study, pipeline_folder, tiny_model):
     """load_lora_weights on the original, fused: original + alpha / rank x up down, layer by layer; at full rank the erased model."""
-    delta = load_delta(study.path("erase", "delta.safetensors"))
+    delta = load_delta(study.path("erase", "delta.safetensors")).weights
     tensors = load_file(exported.folder / FILE)
     pipeline = StableDiffusionPipeline.from_pretrained(pipeline_folder, safety_checker=None)
     before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
@@ -97,7 +97,7 @@ def test_a_low_rank_through_diffusers(study, tmp_path, pipeline_folder, tiny_mod
 
 def test_the_erased_model_within_float_error(exported, study, tiny_model):
     """Full rank and the biases that a LoRA cannot carry: together the delta."""
-    delta = load_delta(study.path("erase", "delta.safetensors"))
+    delta = load_delta(study.path("erase", "delta.safetensors")).weights
     read = weights_of_lora(load_file(exported.folder / FILE), tiny_model.unet, "x")
     biases = {name: value for name, value in delta.items() if name not in read}
     assert set(exported.lora.left_out) == set(biases) and all(name.endswith(".bias") for name in biases)

@@ -1,0 +1,146 @@
+"""compare.html: one self-contained file with the table, the tests, the cost, the Pareto plot and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+
+from hfi.evaluation.measure import Pictures
+from hfi.report.pictures import shown
+from hfi.workspace import Workspace
+
+RATES = {
+    "explicit": "named", "implicit": "by keywords only", "variations": "other wordings", "unlisted": "unlisted members",
+    "tokens": "under the soft tokens",
+}  # fmt: skip
+KEPT = {"other": "other objects kept", "neighbours": "nearest kept", "styles": "styles kept"}
+SHOWN = 6  # prompts of the grid, from each of two sets
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1100px;padding:0 1rem;color:#1d2430;background:#fff}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
+th,td{border-bottom:1px solid #d9dde3;padding:.3rem .6rem;text-align:left;vertical-align:top}
+small{color:#5b6572;display:block}svg{max-width:560px;width:100%;height:auto}
+.grid td{padding:2px}.grid img{width:84px;height:84px;display:block}
+.grid label{position:relative;display:block;cursor:pointer}.grid input{position:absolute;opacity:0}
+.grid label .clear{display:none}.grid input:checked~.clear{display:block}.grid input:checked~.soft{display:none}
+.grid input:focus-visible~img{outline:3px solid #0b6b63}.mark{background:#fcf3e1;padding:.4rem .8rem;border-radius:6px}
+"""
+
+
+def page(result: dict, study: Workspace, pictures: Pictures) -> str:
+    """The page as text; every picture is blurred until clicked."""
+    cells = result["cells"]
+    few = f" Quick: {result['quick']} pictures a set." if result["quick"] else ""
+    body = [
+        Markup("<h1>Erasers side by side: {}</h1>").format(result["concept"]),
+        Markup("<p class=mark>Simulated: a judge network ({}) scores, not people. Same prompts and seeds in every row; 95 % bootstrap "
+               "intervals over prompts.{}</p>").format(result["judge"], few),
+        Markup("<p>Each method was told the concept in its own words, or by the soft tokens that judgements of pictures gave; the other "
+               "settings are the same, but that under words no prompt of a flagged picture is used.</p>"),
+        Markup("<h2>Share that draws the concept (lower is better), and what is kept (higher is better)</h2>"),
+        _table(["method", "told by", *RATES.values(), "shows nothing", *KEPT.values()], [_row(one, cells) for one in (None, *cells)]),
+        Markup("<h2>Erasure against damage</h2>"),
+        pareto([(name_of(one), _erasure(one), _damage(one)) for one in cells]),
+        Markup("<h2>Tokens minus words</h2><p>Paired over the same prompts and seeds; each interval stands alone, so of twenty one "
+               "may exclude 0 by chance.</p>"),
+        _table(["method", "set", "difference", "95 % interval", "pictures"], [_tested(row) for row in result["tests"]])
+        if result["tests"] else Markup("<p>Needs both words and tokens of a method.</p>"),
+        Markup("<h2>Cost</h2>"),
+        _table(["method", "told by", "seconds to erase", "peak memory, MiB", "delta, KiB"], [
+            [one["method"], one["given_as"], f"{one['cost']['seconds']:.1f}", f"{one['cost']['peak_memory_mib']:.0f}",
+             f"{one['cost']['bytes'] / 1024:.0f}"] for one in cells]),
+        Markup("<h2>The same prompts and seeds</h2><p>Blurred; click one to see it.</p>"),
+        *_grids(study, pictures, cells),
+    ]  # fmt: skip
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    return Markup(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<meta http-equiv="Content-Security-Policy" content="{}"><title>Erasers: {}</title><style>{}</style><body>{}</body></html>\n'
+    ).format(policy, result["concept"], Markup(STYLE), Markup("").join(body))
+
+
+def name_of(cell: dict) -> str:
+    return f"{cell['method']}, {cell['given_as']}"
+
+
+def pareto(points: Sequence[tuple[str, float | None, float | None]]) -> Markup:
+    """Erasure (concept rate after, x) against damage (1 - retention of other objects, y): lower left is better; the front is filled."""
+    known = [(name, x, max(y, 0.0)) for name, x, y in points if x is not None and y is not None]
+    top = max([0.1, *(y for *_, y in known)]) * 1.1
+    at = lambda x, y: (50 + 480 * x, 330 - 300 * y / top)  # noqa: E731
+    marks = [Markup('<path d="M50 30V330H530" fill="none" stroke="#8a94a3"/>')]
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        marks.append(Markup('<text x="{:.0f}" y="348" font-size="12" text-anchor="middle">{}</text>').format(at(tick, 0)[0], tick))
+        level = tick * top
+        marks.append(Markup('<text x="44" y="{:.0f}" font-size="12" text-anchor="end">{:.2f}</text>').format(at(0, level)[1] + 4, level))
+    for name, x, y in known:
+        beaten = any(a <= x and b <= y and (a, b) != (x, y) for _, a, b in known)
+        px, py = at(x, y)
+        marks.append(
+            Markup('<circle cx="{0:.1f}" cy="{1:.1f}" r="5" fill="{2}" stroke="#0b6b63" stroke-width="2"/>'
+                   '<text x="{3:.1f}" y="{1:.1f}" dy="4" font-size="12">{4}</text>').format(
+                px, py, "#fff" if beaten else "#0b6b63", px + 9, name)
+        )  # fmt: skip
+    words = "; ".join(f"{name}: draws it {x:.2f}, loses {y:.2f}" for name, x, y in known)
+    return Markup(
+        '<svg viewBox="0 0 640 380" role="img" aria-label="Erasure against damage. {}">{}'
+        '<text x="290" y="372" font-size="13" text-anchor="middle">share that still draws the concept (named, keywords, wordings)</text>'
+        '<text x="14" y="20" font-size="13">share of other objects lost</text></svg>'
+    ).format(words, Markup("").join(marks))
+
+
+def _erasure(cell: dict) -> float | None:
+    values = [cell["rates"][name]["after"]["value"] for name in ("explicit", "implicit", "variations") if cell["rates"].get(name)]
+    return sum(values) / len(values) if values else None
+
+
+def _damage(cell: dict) -> float | None:
+    kept = (cell["retention"].get("other") or {}).get("value")
+    return None if kept is None else 1 - kept
+
+
+def _row(cell: dict | None, cells: Sequence[dict]) -> list:
+    """A cell's numbers; without one the original model's, which all cells share."""
+    side, one = ("after", cell) if cell else ("before", cells[0])
+    rates = [_shown((one["rates"].get(name) or {}).get(side)) for name in RATES]
+    kept = [_shown(one["retention"].get(name)) if cell else "" for name in KEPT]
+    return [*((one["method"], one["given_as"]) if cell else ("the original", "")), *rates, _shown(one["neither"][side]), *kept]
+
+
+def _shown(found: dict | None) -> Markup | str:
+    if not found or found["value"] is None:
+        return "–"
+    return Markup("{:.2f}<small>{:.2f} to {:.2f}, n {}</small>").format(found["value"], found["low"], found["high"], found["n"])
+
+
+def _tested(row: dict) -> list:
+    return [row["method"], RATES.get(row["set"], row["set"]), f"{row['value']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", row["n"]]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence]) -> Markup:
+    line = lambda cells, tag: Markup("<tr>{}</tr>").format(  # noqa: E731
+        Markup("").join(Markup("<{0}>{1}</{0}>").format(Markup(tag), cell) for cell in cells)
+    )
+    return Markup("<table>{}{}</table>").format(line(head, "th"), Markup("").join(line(row, "td") for row in rows))
+
+
+def _grids(study: Workspace, pictures: Pictures, cells: Sequence[dict]) -> list[Markup]:
+    """One grid for `explicit` and one for `other`: a column a prompt, a row for the original and for each cell."""
+    folders = [("before", study.path("compare", "before"))]
+    folders += [(name_of(one), study.path("compare", f"{one['method']}-{one['given_as']}", "after")) for one in cells]
+    grids = []
+    for name in ("explicit", "other"):
+        chosen = [(probe.text, picture) for probe, picture, _ in pictures.pairs(name)][:SHOWN]
+        rows = [[title, *(_picture(folder / f"{picture}.png") for _, picture in chosen)] for title, folder in folders]
+        grids.append(Markup('<div class="grid">{}</div>').format(_table(["", *(text for text, _ in chosen)], rows)))
+    return grids
+
+
+def _picture(path: Path) -> Markup:
+    one = shown(path, True, 96)
+    return Markup(
+        '<label><input type="checkbox" aria-label="show the picture"><img class="soft" src="{}" alt="blurred"><img class="clear" src="{}" '
+        'alt=""></label>'
+    ).format(one.blurred, one.clear)

@@ -1,0 +1,233 @@
+"""The loop of every eraser that learns by steps: student, kept average, checkpoints, drift log.
+
+A method is what it adds to this: which weights learn, where they start, and what is to be predicted under c_s (sdd.py, esd.py, ca.py).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hfi.config import Training
+from hfi.diffusion.fast import constant_weights
+from hfi.diffusion.model import Model, add_noise, predict_noise
+from hfi.erasure.conditions import Conditions
+from hfi.erasure.ema import ConstantEMA
+from hfi.erasure.latents import Batch, Source
+from hfi.erasure.objective import drift, preservation_loss, sdd_loss
+from hfi.erasure.trainable import swapped
+from hfi.errors import Diverged
+from hfi.seeds import generator
+
+LOG_EVERY = 25
+PROBES = 16
+
+
+@dataclass
+class Benign:
+    """Benign pictures and their prompts: the preservation term's material, UCE's preserved concepts and the drift's probe.
+
+    latents: z_0 (P, C, h, w); c: conditions (P, L, D), c[i] being the prompt of latents[i]; end: text states of their last words (P, D).
+    """
+
+    latents: Tensor
+    c: Tensor
+    end: Tensor | None = None
+
+
+Target = Callable[[Batch, Mapping[str, Tensor]], Tensor]
+
+
+def train(
+    model: Model,
+    trained: Mapping[str, torch.nn.Parameter],
+    target: Target,
+    conditions: Conditions,
+    c_0: Tensor,
+    stored: Tensor,
+    benign: Benign,
+    config: Training,
+    seed: int,
+    resume: dict[str, Tensor] | None = None,
+    on_log: Callable[[dict], None] | None = None,
+    on_step: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
+    on_snapshot: Callable[[int, dict[str, Tensor]], None] | None = None,
+    *,
+    snapshots: Collection[int] = (),
+    begin: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Fine-tune `trained` until eps under c_s is the target; returns what changed, theta_bar - theta_original, float32, on the CPU.
+
+    Args:
+        model: the original model; its weights are the original ones again when this returns.
+        target: (batch, original weights) -> the prediction to learn under each c_s of the batch (B, C, h, w); called
+            without gradient, under the student's weights.
+        conditions: the c_s; c_0: the empty prompt (1, L, D).
+        stored: z_0 (K, C, h, w) for `forward` and `mix`.
+        benign: for the preservation term (ours) and the drift log.
+        resume: tensors of a checkpoint, as given by `on_step`.
+        on_log: called every 25 steps with a row of the log.
+        on_step: called after each step with the count done and a function that returns a checkpoint.
+        on_snapshot: called after each step in `snapshots`, before `on_step`, with the count done and the change so far.
+        begin: weights to start from, where not the original ones.
+
+    Raises:
+        Diverged: the loss became NaN or infinite; the last checkpoint is still good.
+    """
+    original = {name: parameter.data for name, parameter in trained.items()}
+    for name, parameter in trained.items():
+        parameter.data = parameter.data.clone()
+        if begin and name in begin:
+            parameter.data.copy_(begin[name])
+        parameter.requires_grad_(True)
+    teacher = ConstantEMA({name: parameter.data for name, parameter in trained.items()}, config.ema_decay)
+    optimiser = torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True)
+    source = Source(model, config, conditions, c_0, stored, seed)
+    start = _restore(resume, trained, teacher, optimiser, source) if resume else 0
+    probe, begun = _probe(model, benign, c_0, original, trained, seed), time.monotonic()
+    sums = resume["sums"].tolist() if resume else [0.0, 0.0, 0.0]
+    try:
+        with constant_weights(model.unet):
+            for step in range(start, config.steps):
+                for micro in range(config.accumulate):
+                    with swapped(trained, teacher.values), torch.no_grad():
+                        batch = source.next(step, micro)
+                    erase, keep = _losses(model, target, batch, conditions, c_0, benign, original, trained, config, seed, step, micro)
+                    ((erase + config.preservation * keep) / config.accumulate).backward()
+                    sums = [sums[0] + float(erase.detach()), sums[1] + float(keep.detach() if config.preservation else 0.0), sums[2] + 1]
+                if not math.isfinite(sums[0] + sums[1]):
+                    raise Diverged(
+                        f"the erasure loss became NaN at step {step}",
+                        field="erase.learning_rate",
+                        remedy="lower it, or use --dtype float32; the last checkpoint is good",
+                    )
+                torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate(config, step)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                teacher.update(trained)
+                done = step + 1
+                if on_log and (done % LOG_EVERY == 0 or done == config.steps):
+                    with swapped(trained, teacher.values):
+                        moved = probe()
+                    on_log(
+                        {
+                            "step": done,
+                            "loss": sums[0] / sums[2],
+                            "preservation": sums[1] / sums[2] if config.preservation else None,
+                            **moved,
+                            "seconds": round(time.monotonic() - begun, 2),
+                        }
+                    )
+                    sums = [0.0, 0.0, 0.0]
+                if on_snapshot and done in snapshots:
+                    on_snapshot(done, _delta(teacher, original))
+                if on_step:
+                    on_step(done, lambda: _checkpoint(done, trained, teacher, optimiser, source, sums))  # noqa: B023 - used at once
+        return _delta(teacher, original)
+    finally:
+        for name, parameter in trained.items():
+            parameter.data = original[name]
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+
+def learning_rate(config: Training, step: int) -> float:
+    """The learning rate of a step in [0, config.steps)."""
+    return config.learning_rate * (0.5 * (1 + math.cos(math.pi * step / config.steps)) if config.schedule == "cosine" else 1.0)
+
+
+def _losses(
+    model: Model,
+    target: Target,
+    batch: Batch,
+    conditions: Conditions,
+    c_0: Tensor,
+    benign: Benign,
+    original: dict[str, Tensor],
+    trained: Mapping[str, torch.nn.Parameter],
+    config: Training,
+    seed: int,
+    step: int,
+    micro: int,
+) -> tuple[Tensor, Tensor]:
+    """The erasing loss and the preservation term of one batch; the student sees both in one pass."""
+    c_s, size = conditions.c[batch.condition], len(batch.t)
+    with torch.no_grad():
+        wanted = target(batch, original)
+    if not config.preservation:
+        return sdd_loss(predict_noise(model, batch.z_t, batch.t, c_s), wanted), torch.zeros(())
+    draw = generator(seed, "preservation", step, micro)
+    chosen = torch.randint(len(benign.latents), (size,), generator=draw)
+    z_0 = benign.latents[chosen].to(model.device)
+    t = torch.randint(model.timesteps, (size,), generator=draw)
+    z_t = add_noise(model, z_0, torch.randn(z_0.shape, generator=draw).to(model.device), t)
+    # one in eight keeps the empty prompt's prediction, the target of the erasure, where it was
+    empty = (torch.rand(size, generator=draw) < 0.125).view(-1, 1, 1).to(model.device)
+    c = torch.where(empty, c_0, benign.c[chosen])
+    with torch.no_grad(), swapped(trained, original):
+        kept = predict_noise(model, z_t, t, c)
+    both = predict_noise(model, torch.cat([batch.z_t, z_t]), torch.cat([batch.t, t]), torch.cat([c_s, c]))
+    return sdd_loss(both[:size], wanted), preservation_loss(both[size:], kept)
+
+
+def _probe(model: Model, benign: Benign, c_0: Tensor, original: dict[str, Tensor], trained: Mapping, seed: int) -> Callable[[], dict]:
+    """A function that measures the drift of unconditional and benign predictions on fixed noised benign latents."""
+    if not len(benign.latents):
+        return lambda: {"drift_unconditional": None, "drift_benign": None}
+    draw, count = generator(seed, "drift probe"), min(PROBES, len(benign.latents))
+    t = torch.randint(model.timesteps, (count,), generator=draw)
+    z_0 = benign.latents[:count].to(model.device)
+    z_t = add_noise(model, z_0, torch.randn(z_0.shape, generator=draw).to(model.device), t)
+    c = benign.c[:count]
+
+    @torch.no_grad()
+    def predictions() -> tuple[Tensor, Tensor]:
+        return predict_noise(model, z_t, t, c_0.expand_as(c)), predict_noise(model, z_t, t, c)
+
+    with swapped(trained, original):
+        first = predictions()
+
+    def measure() -> dict:
+        now = predictions()
+        return {"drift_unconditional": drift(now[0], first[0]), "drift_benign": drift(now[1], first[1])}
+
+    return measure
+
+
+def _delta(teacher: ConstantEMA, original: dict[str, Tensor]) -> dict[str, Tensor]:
+    """theta_bar - theta_original, float32, on the CPU."""
+    return {name: (value - original[name]).float().cpu() for name, value in teacher.values.items()}
+
+
+def _checkpoint(done: int, trained: Mapping, teacher: ConstantEMA, optimiser, source: Source, sums: list[float]) -> dict[str, Tensor]:
+    saved = {"done": torch.tensor(done), "sums": torch.tensor(sums, dtype=torch.float64)}
+    for name, parameter in trained.items():
+        state = optimiser.state[parameter]
+        saved |= {
+            f"student/{name}": parameter.data,
+            f"teacher/{name}": teacher.values[name],
+            f"first/{name}": state["exp_avg"],
+            f"second/{name}": state["exp_avg_sq"],
+        }
+    return saved | {f"buffer/{key}": value for key, value in source.buffer.items()}
+
+
+def _restore(saved: dict[str, Tensor], trained: Mapping, teacher: ConstantEMA, optimiser, source: Source) -> int:
+    done = int(saved["done"])
+    for name, parameter in trained.items():
+        parameter.data.copy_(saved[f"student/{name}"])
+        teacher.values[name].copy_(saved[f"teacher/{name}"])
+        optimiser.state[parameter] = {
+            "step": torch.tensor(float(done)),
+            "exp_avg": saved[f"first/{name}"].to(parameter.device),
+            "exp_avg_sq": saved[f"second/{name}"].to(parameter.device),
+        }
+    source.buffer = {key.removeprefix("buffer/"): value for key, value in saved.items() if key.startswith("buffer/")}
+    return done

@@ -1,0 +1,47 @@
+"""Unified Concept Editing (UCE, Gandikota et al. 2024, arXiv 2308.14761): keys and values of cross-attention in closed form (equation 7).
+
+    min over W of  sum_s a ||W c_s - W_original c_target||^2 + sum_k b ||W c_k - W_original c_k||^2 + lambda ||W - W_original||^2
+
+c is the text state of a prompt's last word, as in the public code, whose defaults (a = b = 1, lambda = 0.5) these are.
+
+What differs: the preserved concepts are the study's benign prompts, not a list that somebody thought of; the target is what is left of
+a prompt without the concept, the empty prompt for a word or token alone; every template counts as a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hfi.config import Erase
+from hfi.diffusion.model import Model
+from hfi.erasure.closed_form import closed_form
+from hfi.erasure.conditions import Conditions
+from hfi.erasure.delta import Delta
+from hfi.erasure.loop import Benign
+from hfi.erasure.trainable import keys_and_values
+
+
+@torch.no_grad()
+def edit_uce(
+    model: Model,
+    conditions: Conditions,
+    c_0: Tensor,
+    stored: Tensor,
+    benign: Benign,
+    config: Erase,
+    seed: int,
+    resume: dict[str, Tensor] | None = None,
+    **hooks: Callable,
+) -> Delta:
+    """The edit in a second, without steps: only `conditions` and `benign` are looked at."""
+    settings, trained = config.uce, keys_and_values(model.unet)
+    last = settings.states == "last"
+    forgotten, read = (conditions.end, conditions.reading_end) if last else (conditions.c, conditions.reading)
+    kept = benign.end if last and benign.end is not None else benign.c
+    count, held = (forgotten.numel() // forgotten.shape[-1], kept.numel() // forgotten.shape[-1])
+    weight = settings.erase_scale * count  # closed_form takes means, the paper sums
+    fresh = closed_form(trained, forgotten, read, kept, settings.preserve_scale * held / weight, settings.ridge / weight)
+    return Delta({name: (value - trained[name]).float().cpu() for name, value in fresh.items()})

@@ -1,0 +1,425 @@
+"""Laws that every eraser keeps, each one's own equation, and what deltas may be added to what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipelineSafe
+from diffusers.pipelines.deprecated.stable_diffusion_safe import SafetyConfig
+
+import tiny
+from hfi.config import Erase
+from hfi.diffusion.guidance import Guidance
+from hfi.diffusion.model import Model, load_model, predict_noise
+from hfi.diffusion.sampling import ddim, guided_noise, initial_noise, sample_latents
+from hfi.diffusion.text import encode_prompts, last_states, listed
+from hfi.erasure import loop
+from hfi.erasure.ca import anchor_latents
+from hfi.erasure.conditions import Conditions, build_conditions
+from hfi.erasure.delta import Delta, applied, compose, load_delta, save_delta
+from hfi.erasure.erase import METHODS
+from hfi.erasure.hardened import chosen, embedding_attack, finished, front, harden
+from hfi.erasure.latents import Batch
+from hfi.erasure.loop import Benign
+from hfi.erasure.objective import esd_target, sdd_loss
+from hfi.erasure.sdd import own_prediction
+from hfi.erasure.sld import STRENGTHS
+from hfi.erasure.trainable import cross_attention, other_layers
+from hfi.erasure.uce import edit_uce
+from hfi.errors import HFIError
+from hfi.workspace import read_header, read_tensors, write_tensors
+
+STEPS = {"steps": 6, "batch_size": 2, "sampling_steps": 4, "learning_rate": 3e-3}
+CONFIG = {
+    "steps": 6, "sampling_steps": 4, "batch_size": 2, "ema_decay": 0.5, "learning_rate": 3e-3, "replay_runs": 2,
+    "esd": STEPS, "ca": {**STEPS, "pictures": 3}, "sld": {"strength": "max"},
+}  # fmt: skip
+TRAINED = ("sdd", "esd", "ca")
+TOKENS = {"<a>": torch.randn(2, 16, generator=torch.Generator().manual_seed(3))}
+BENIGN = ["cat", "dog", "sun", "moon", "tree"]
+
+
+@pytest.fixture
+def parts(tiny_model):
+    return material(tiny_model)
+
+
+def material(model: Model, words: tuple[str, ...] = ()):
+    """Conditions, c_0, stored latents and benign material on the tiny pipeline."""
+    latents = torch.randn(5, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    conditions = build_conditions(model, TOKENS, ("{}", "a {}"), [], 0.0, words=words)
+    return conditions, encode_prompts(model, [""]), latents, Benign(latents, encode_prompts(model, BENIGN), last_states(model, BENIGN))
+
+
+def erased(model: Model, method: str, parts, **changes) -> Delta:
+    return METHODS[method](model, *parts, Erase(method=method, **{**CONFIG, **changes}), 1)
+
+
+def drawn(model: Model, c: torch.Tensor, seeds=(5, 6), steps: int = 4) -> torch.Tensor:
+    return sample_latents(model, c, encode_prompts(model, [""]), list(seeds)[: len(c)], steps, 3.0)
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def weights_of(model: Model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.unet.state_dict().items()}
+
+
+@pytest.mark.parametrize("words", [(), ("axe", "sword")], ids=["tokens", "words"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_eraser_takes_tokens_and_words_and_leaves_the_model_as_it_was(tiny_model, method, words):
+    """The guided prediction moves while a delta is on; at strength 0, and afterwards, it is as it was to the last bit."""
+    parts = material(tiny_model, words)
+    before, c_0 = weights_of(tiny_model), parts[1]
+    delta = erased(tiny_model, method, parts)
+    z_t, t = torch.randn(12, 4, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([200, 500, 800] * 4)
+
+    def moved(c: torch.Tensor) -> float:
+        every = c.repeat(12 // len(c) + 1, 1, 1)[:12]
+        with torch.no_grad():
+            plain = guided_noise(tiny_model, z_t, t, every, c_0.expand_as(every), 3.0, at=0.9)
+            with applied(tiny_model, delta, 0.0):
+                assert torch.equal(guided_noise(tiny_model, z_t, t, every, c_0.expand_as(every), 3.0, at=0.9), plain)
+            with applied(tiny_model, delta):
+                changed = guided_noise(tiny_model, z_t, t, every, c_0.expand_as(every), 3.0, at=0.9)
+        return float((changed - plain).square().mean())
+
+    asked = parts[3].c if method == "sld" else parts[0].c  # SLD asks nothing where c and c_s predict the same
+    assert moved(asked) > 0
+    if method == "uce":  # the text states of a random encoder lie close together: only what is kept can be told apart
+        assert moved(asked) > moved(parts[3].c)
+    assert same(weights_of(tiny_model), before) and tiny_model.guidance == ()
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, method):
+    config = Erase(method=method, **CONFIG)
+    whole, saved = METHODS[method](tiny_model, *parts, config, 1), {}
+
+    def stop(done, checkpoint):
+        if done == 3:
+            saved.update({name: value.clone() for name, value in checkpoint().items()})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        METHODS[method](tiny_model, *parts, config, 1, on_step=stop)
+    assert same(METHODS[method](tiny_model, *parts, config, 1, saved).weights, whole.weights)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_training_drives_its_own_loss_down(tiny_model, parts, method, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_EVERY", 8)
+    rows, gentle = [], {"steps": 16, "learning_rate": 1e-2, "batch_size": 4, "ema_decay": 0.0}
+    gentle["latents"] = "forward"
+    own = gentle if method == "sdd" else {method: {**CONFIG[method], **gentle}}
+    config = Erase(method=method, **{**CONFIG, **own})
+    METHODS[method](tiny_model, *parts, config, 1, on_log=rows.append)
+    assert [row["step"] for row in rows] == [8, 16] and rows[1]["loss"] < 0.7 * rows[0]["loss"]
+
+
+def test_esd_aims_past_the_empty_prompt_of_the_original_model(tiny_model, parts, monkeypatch):
+    """Its equation by hand, and what its loop is really given: predictions of the original weights, however far the student is."""
+    assert esd_target(torch.tensor(0.5), torch.tensor(2.0), 1.0) == -1.0 and esd_target(torch.tensor(0.5), torch.tensor(2.0), 0.0) == 0.5
+    from hfi.erasure import esd
+
+    seen = {}
+    monkeypatch.setattr(esd, "train", lambda model, trained, target, *rest, **more: seen.update(trained=trained, target=target) or {})
+    erased(tiny_model, "esd", parts, esd={**STEPS, "negative_guidance": 2.0})
+    conditions, c_0, latents, _ = parts
+    batch = Batch(latents[:2], torch.tensor([300, 600]), torch.tensor([0, 1]))
+    original = {name: parameter.data for name, parameter in seen["trained"].items()}
+    with torch.no_grad():
+        eps_0 = predict_noise(tiny_model, batch.z_t, batch.t, c_0.expand(2, -1, -1))
+        eps_s = predict_noise(tiny_model, batch.z_t, batch.t, conditions.c[:2])
+        with applied(tiny_model, {name: torch.ones_like(value) for name, value in original.items()}):
+            found = seen["target"](batch, original)
+    torch.testing.assert_close(found, eps_0 - 2.0 * (eps_s - eps_0), rtol=1e-4, atol=1e-5)
+
+
+def test_esd_x_and_esd_u_share_no_tensor_and_leave_norms_and_embeddings_out(tiny_model):
+    x, u = cross_attention(tiny_model.unet), other_layers(tiny_model.unet)
+    assert not set(x) & set(u) and all("norm" not in name for name in u)
+    assert {name for name, _ in tiny_model.unet.named_parameters() if ".attn1.to_q" in name} <= set(u)
+    delta = erased(tiny_model, "esd", material(tiny_model), esd={**STEPS, "layers": "esd-u", "steps": 1})
+    assert set(delta.weights) == set(u) and any(float(value.abs().max()) > 0 for value in delta.weights.values())
+
+
+def test_concept_ablation_learns_its_own_prediction_under_the_anchor(tiny_model):
+    """Target and gradient: mean (eps(c_s) - sg eps(c_anchor))^2 at the student's weights, on pictures of the anchor."""
+    conditions = build_conditions(tiny_model, TOKENS, ("{}", "a {}"), [], 0.0, anchor="thing")
+    assert torch.equal(conditions.target, encode_prompts(tiny_model, ["thing", "a thing"]))
+    batch = Batch(torch.randn(2, 4, 4, 4), torch.tensor([300, 600]), torch.tensor([0, 1]))
+    shift = {name: 0.01 * torch.ones_like(value) for name, value in cross_attention(tiny_model.unet).items()}
+    with torch.no_grad(), applied(tiny_model, shift):
+        found = own_prediction(tiny_model, conditions)(batch, {})
+        torch.testing.assert_close(found, predict_noise(tiny_model, batch.z_t, batch.t, encode_prompts(tiny_model, ["thing", "a thing"])))
+    eps_s, anchor = torch.tensor([1.0, 3.0], requires_grad=True), torch.tensor([0.5, 0.5], requires_grad=True)
+    loss = sdd_loss(eps_s, anchor)
+    loss.backward()
+    assert float(loss) == pytest.approx((0.25 + 6.25) / 2) and eps_s.grad.tolist() == [0.5, 2.5] and anchor.grad is None
+    config = Erase(method="ca", **CONFIG).ca
+    pictures = anchor_latents(tiny_model, conditions.target, encode_prompts(tiny_model, [""]), config, 1)
+    assert pictures.shape == (3, 4, 4, 4) and torch.equal(
+        pictures, anchor_latents(tiny_model, conditions.target, encode_prompts(tiny_model, [""]), config, 1)
+    )
+
+
+def test_uce_on_two_parameters_equals_the_one_derived_by_hand(monkeypatch):
+    """W = [w1 w2], one state to forget c = e1, target 0, one kept k = e2 with weight 1, lambda 0.5.
+
+    min (W'c)^2 + (W'k - Wk)^2 + 0.5 |W' - W|^2: the first component becomes 0.5 w1 / (1 + 0.5), the second stays.
+    """
+    from hfi.erasure import uce
+
+    weight = torch.tensor([[0.9, -0.4]])
+    monkeypatch.setattr(uce, "keys_and_values", lambda _: {"x.to_k.weight": weight})
+    one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    lone = lambda state: state.unsqueeze(0)  # noqa: E731
+    conditions = Conditions(("v",), lone(one), lone(0 * one), lone(0 * one), 1, 0.0, one, 0 * one, lone(one))
+    model = type("Nothing", (), {"unet": None})
+    found = edit_uce(model, conditions, one, one, Benign(torch.zeros(1, 1), lone(other), other), Erase(method="uce"), 0)
+    torch.testing.assert_close(found.weights["x.to_k.weight"], torch.tensor([[0.9 / 3 - 0.9, 0.0]]))
+    twice = Erase(method="uce", uce={"erase_scale": 2.0})  # 0.5 w1 / (2 + 0.5)
+    found = edit_uce(model, conditions, one, one, Benign(torch.zeros(1, 1), lone(other), other), twice, 0)
+    torch.testing.assert_close(found.weights["x.to_k.weight"], torch.tensor([[0.9 / 5 - 0.9, 0.0]]))
+
+
+def test_uce_edits_the_state_of_the_last_word(tiny_model):
+    """The state before the end of the text; the empty prompt's is its start; a soft token's is that of its last row."""
+    c = encode_prompts(tiny_model, ["ab", ""])  # one letter, one id
+    assert torch.equal(last_states(tiny_model, ["ab", ""]), torch.stack([c[0, 2], c[1, 0]]))
+    assert torch.equal(last_states(tiny_model, ["<a>"], TOKENS)[0], encode_prompts(tiny_model, ["<a>"], TOKENS)[0, 2])
+
+
+@pytest.mark.parametrize("strength", ["WEAK", "MEDIUM", "STRONG", "MAX"])
+def test_sld_equals_diffusers_own_pipeline(tiny_model, strength):
+    """The same latents from the same noise, prompts and unwanted words; and the four strengths are diffusers' (of 50 steps; ten here)."""
+    parts = {name: getattr(tiny_model.pipeline, name) for name in ("vae", "unet", "text_encoder", "tokenizer")}
+    pipeline = StableDiffusionPipelineSafe(
+        **parts, scheduler=ddim(tiny_model, 10), safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.safety_concept = "sword, knife"
+    published, ours, seen = getattr(SafetyConfig, strength), STRENGTHS[strength.lower()], []
+    assert {name.removeprefix("sld_").replace("mom_beta", "momentum_beta"): value for name, value in published.items()} == ours
+    pipeline(
+        ["a cat", "an axe"],
+        latents=initial_noise(tiny_model, [1, 2]),
+        num_inference_steps=10,
+        guidance_scale=5.0,
+        output_type="np",
+        callback=lambda *step: seen.append(step[2]),
+        **{**published, "sld_warmup_steps": published["sld_warmup_steps"] / 5},
+    )
+    delta = Delta(guidance=(Guidance("sld", encode_prompts(tiny_model, ["sword, knife"]), ours),))
+    c, c_0 = encode_prompts(tiny_model, ["a cat", "an axe"]), encode_prompts(tiny_model, [""])
+    plain = sample_latents(tiny_model, c, c_0, [1, 2], 10, 5.0)
+    with applied(tiny_model, delta):
+        found = sample_latents(tiny_model, c, c_0, [1, 2], 10, 5.0)
+    torch.testing.assert_close(found, seen[-1], rtol=1e-3, atol=1e-4)
+    assert float((found - plain).abs().max()) > 1e-3
+
+
+def test_sld_warms_up_for_the_same_share_of_a_shorter_run(tiny_model):
+    """Ten of fifty published steps are two of ten; until then it changes nothing."""
+    delta = Delta(guidance=(Guidance("sld", encode_prompts(tiny_model, ["axe"]), {**STRENGTHS["medium"], "threshold": 10.0}),))
+    c, c_0 = encode_prompts(tiny_model, ["a cat"]), encode_prompts(tiny_model, [""])
+    z_t, t = torch.randn(1, 4, 4, 4), torch.tensor([500])
+    with torch.no_grad():
+        plain = guided_noise(tiny_model, z_t, t, c, c_0, 3.0)
+        with applied(tiny_model, delta):
+            early, late = (guided_noise(tiny_model, z_t, t, c, c_0, 3.0, at=at) for at in (1 / 10, 2 / 10))
+    torch.testing.assert_close(early, plain)
+    assert not torch.allclose(late, plain)
+
+
+def test_a_negative_prompt_takes_the_empty_prompts_place(tiny_model, parts):
+    delta, c = erased(tiny_model, "negative_prompt", parts), encode_prompts(tiny_model, ["a cat", "an axe"])
+    with applied(tiny_model, delta):
+        found = drawn(tiny_model, c)
+    torch.testing.assert_close(found, sample_latents(tiny_model, c, parts[0].together, [5, 6], 4, 3.0), rtol=1e-4, atol=1e-4)
+    with applied(tiny_model, delta):  # nothing to stand in for
+        unguided = sample_latents(tiny_model, c, parts[1], [5, 6], 4, 1.0)
+    assert torch.equal(unguided, sample_latents(tiny_model, c, parts[1], [5, 6], 4, 1.0))
+
+
+@pytest.mark.parametrize("method", ["sld", "negative_prompt"])
+def test_guidance_does_not_depend_on_the_batch(tiny_model, parts, method):
+    c = encode_prompts(tiny_model, ["a cat", "an axe", "a <b>"])
+    with applied(tiny_model, erased(tiny_model, method, parts)):
+        together = sample_latents(tiny_model, c, parts[1], [5, 6, 7], 4, 3.0)
+        alone = [sample_latents(tiny_model, c[i : i + 1], parts[1], [5 + i], 4, 3.0) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_many_names_go_into_as_few_prompts_as_hold_them(tiny_model):
+    names = ["abcdefgh", "ijklmnop", "qr"]  # 24 places: start, end, and one is left free
+    assert listed(tiny_model, names) == ["abcdefgh, ijklmnop, qr"] or listed(tiny_model, names) == ["abcdefgh, ijklmnop", "qr"]
+    assert listed(tiny_model, ["a" * 15, "b" * 15]) == ["a" * 15, "b" * 15]
+    assert listed(tiny_model, list(TOKENS), TOKENS) == ["<a>"]
+
+
+def test_composing_is_adding_and_knows_no_order(tiny_model, parts):
+    made = [erased(tiny_model, method, parts) for method in ("sdd", "uce", "ca", "sld", "negative_prompt")]
+    c, strengths = encode_prompts(tiny_model, ["a cat", "an axe"]), [1.0, 0.5, -0.3, 1.0, 0.7]
+    orders = [(0, 1, 2, 3, 4), (4, 2, 0, 3, 1), (3, 1, 4, 0, 2)]
+    joined = [compose([made[i] for i in order], [strengths[i] for i in order]) for order in orders]
+    assert all(same(joined[0].weights, one.weights) and one.manifest == joined[0].manifest for one in joined[1:])
+    pictures = []
+    for one in joined:
+        with applied(tiny_model, one):
+            pictures.append(drawn(tiny_model, c))
+    torch.testing.assert_close(pictures[1], pictures[0], rtol=1e-5, atol=1e-6)
+    name = next(iter(made[1].weights))
+    torch.testing.assert_close(joined[0].weights[name], sum(s * one.weights[name] for s, one in zip(strengths[:3], made[:3], strict=True)))
+
+
+def test_taking_several_deltas_off_restores_every_bit(tiny_model, parts):
+    before, c = weights_of(tiny_model), encode_prompts(tiny_model, ["a cat", "an axe"])
+    plain = drawn(tiny_model, c)
+    one, two, three = (erased(tiny_model, method, parts) for method in ("sdd", "esd", "sld"))
+    with applied(tiny_model, one), applied(tiny_model, three), applied(tiny_model, two, 0.5):
+        nested = drawn(tiny_model, c)
+    assert same(weights_of(tiny_model), before) and torch.equal(drawn(tiny_model, c), plain)
+    with applied(tiny_model, compose([one, two, three], [1.0, 0.5, 1.0])):
+        torch.testing.assert_close(drawn(tiny_model, c), nested, rtol=1e-3, atol=1e-4)
+    with pytest.raises(ZeroDivisionError), applied(tiny_model, one), applied(tiny_model, three):
+        raise ZeroDivisionError
+    assert same(weights_of(tiny_model), before) and tiny_model.guidance == ()
+
+
+@pytest.mark.parametrize("method", ["uce", "sld"])
+def test_a_delta_comes_back_from_its_file_as_it_was(tiny_model, parts, tmp_path, method):
+    delta = erased(tiny_model, method, parts)
+    save_delta(tmp_path / "delta.safetensors", delta, tiny_model, "sharp")
+    again = load_delta(tmp_path / "delta.safetensors", tiny_model)
+    assert same(again.weights, delta.weights) and again.manifest["model_hash"] == tiny_model.hash
+    assert [(one.method, one.settings) for one in again.guidance] == [(one.method, one.settings) for one in delta.guidance]
+    assert all(torch.equal(a.c_s, b.c_s) for a, b in zip(again.guidance, delta.guidance, strict=True))
+    c, seen = encode_prompts(tiny_model, ["a cat"]), []
+    for one in (delta, again):
+        with applied(tiny_model, one):
+            seen.append(drawn(tiny_model, c))
+    assert torch.equal(*seen)
+
+
+def test_a_file_that_is_not_whole_or_not_this_models_is_refused_in_one_line(tiny_model, parts, tmp_path):
+    path = tmp_path / "delta.safetensors"
+    save_delta(path, erased(tiny_model, "uce", parts), tiny_model, "sharp")
+    tensors, header = read_tensors(path), read_header(path)
+    name = sorted(tensors)[0]
+
+    def refused(what: str, tensors: dict, header: dict) -> None:
+        write_tensors(path, tensors, header)
+        with pytest.raises(HFIError, match=what) as error:
+            load_delta(path, tiny_model)
+        assert "\n" not in str(error.value)
+
+    refused("missing", {key: value for key, value in tensors.items() if key != name}, header)
+    refused("does not belong", {**tensors, "elsewhere": torch.zeros(1)}, header)
+    refused("NaN", {**tensors, name: tensors[name] * float("nan")}, header)
+    refused("was made for", tensors, {**header, "model_hash": "0" * 64})
+    refused("header", tensors, {**header, "manifest": "[]"})
+    missing = {**json.loads(header["manifest"]), "guidance": [{"method": "sld", "settings": {}, "strength": 1.0}]}
+    refused("guidance/0", tensors, {**header, "manifest": json.dumps(missing)})
+    with pytest.raises(HFIError, match="was made for"), applied(tiny_model, Delta({}, (), {"model_hash": "0" * 64})):
+        pass
+    with pytest.raises(HFIError, match="different models"):
+        compose([Delta(manifest={"model_hash": "a"}), Delta(manifest={"model_hash": "b"})])
+
+
+def test_a_front_ends_the_rounds_and_names_the_best():
+    points = [(0.5, 0.0), (0.2, 0.1), (0.3, 0.2), (0.2, 0.1), (0.1, 0.3)]
+    assert front(points) == {0, 1, 4} and chosen(points) == 1
+    assert not finished(points[:3], 2, 9)  # one round off the front
+    assert finished(points[:4], 2, 9)  # two in a row
+    assert not finished(points, 2, 9) and finished(points, 2, 4)  # a gain again; the cap
+    assert not finished([], 1, 1)
+
+
+HARD = {"hardened": {"rounds": 3, "steps": 2, "embeddings": 1, "attack_steps": 2, "vectors": 1, "patience": 1}}
+
+
+def hardening(model: Model, parts, points: list[tuple[float, float]], resume=None, **hooks):
+    """Hardened SDD whose judge says `points`, and whose re-inversion finds rows that depend on the weights it attacks."""
+    calls = []
+
+    def reinvert(number: int) -> list[torch.Tensor]:
+        weight = next(iter(cross_attention(model.unet).values())).detach()
+        calls.append(number)
+        return [weight.flatten()[:16].reshape(1, 16) + number]
+
+    given = dict(zip(range(len(points)), points, strict=True))
+    seen = []
+
+    def score(delta: Delta, found: torch.Tensor) -> tuple[float, float]:
+        seen.append(found)
+        return given[calls[-1]]
+
+    config = Erase(method="hardened", **{**CONFIG, **HARD})
+    return harden(model, *parts, config, 1, resume, score=score, reinvert=reinvert, **hooks), calls, seen
+
+
+def test_hardening_attacks_what_it_has_and_stops_by_itself(tiny_model, parts):
+    before = weights_of(tiny_model)
+    delta, calls, found = hardening(tiny_model, parts, [(0.6, 0.0), (0.3, 0.1), (0.4, 0.2), (0.0, 0.0)])
+    assert calls == [0, 1, 2] and delta.manifest["kept_round"] == 1 and len(delta.manifest["rounds"]) == 3
+    assert all(one.shape == (2, 24, 16) for one in found) and not torch.equal(found[0], found[1])
+    assert same(weights_of(tiny_model), before)
+    first, *_ = hardening(tiny_model, parts, [(0.0, 0.0), (0.3, 0.3)])
+    assert first.manifest["kept_round"] == 0 and not same(first.weights, delta.weights)
+
+
+def test_hardening_resumes_bit_for_bit_within_a_round(tiny_model, parts):
+    points = [(0.6, 0.0), (0.3, 0.1), (0.4, 0.2)]
+    whole, *_ = hardening(tiny_model, parts, points)
+    for at in (3, 7):  # in the first round, in the second
+        saved = {}
+
+        def stop(done, checkpoint, at=at, saved=saved):
+            if done == at:
+                saved.update({name: value.clone() for name, value in checkpoint().items()})
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            hardening(tiny_model, parts, points, on_step=stop)
+        again, *_ = hardening(tiny_model, parts, points, saved)
+        assert same(again.weights, whole.weights) and again.manifest == whole.manifest
+
+
+def test_a_prompt_embedding_attack_lowers_the_denoising_loss(tiny_model, parts):
+    c_0, latents = parts[1], parts[2]
+    found = embedding_attack(tiny_model, latents, c_0, 60, 3e-2, 1)
+    draw = torch.Generator().manual_seed(9)
+    eps, t = torch.randn(40, 4, 4, 4, generator=draw), torch.randint(1000, (40,), generator=draw)
+    level = tiny_model.alpha_bar[t].view(-1, 1, 1, 1)
+    z_t = level.sqrt() * latents.repeat(8, 1, 1, 1) + (1 - level).sqrt() * eps
+    with torch.no_grad():
+        before, after = (float((predict_noise(tiny_model, z_t, t, c.expand(40, -1, -1)) - eps).square().mean()) for c in (c_0, found))
+    assert after < before and found.shape == c_0.shape
+
+
+def test_the_methods_sections_count_only_for_their_method():
+    """A study of old stays done: SDD's decisive settings are the same data as before; ESD's do not matter to it, but to ESD."""
+    assert Erase().decisive() == Erase(esd={"steps": 7}, uce={"ridge": 2.0}).decisive()
+    assert {"method", "concept", "words", "esd", "hardened"}.isdisjoint(Erase().decisive())
+    assert Erase(method="esd").decisive() != Erase(method="esd", esd={"steps": 7}).decisive()
+    assert Erase(concept="words").decisive() != Erase().decisive()
+    assert Erase(method="esd", esd={"steps": 250}).snapshot_steps() == (50, 100, 150, 200) and Erase(method="uce").snapshot_steps() == ()
+
+
+def test_published_defaults():
+    esd, ca, uce = Erase().esd, Erase().ca, Erase().uce
+    assert (esd.steps, esd.learning_rate, esd.negative_guidance, esd.guidance_scale, esd.sampling_steps) == (1000, 1e-5, 1.0, 3.0, 50)
+    assert (esd.layers, esd.ema_decay, esd.weight_decay, esd.latents) == ("esd-x", 0.0, 0.0, "teacher")
+    assert (ca.steps, ca.batch_size, ca.learning_rate, ca.ema_decay) == (100, 8, 1.6e-5, 0.0)
+    assert (uce.erase_scale, uce.preserve_scale, uce.ridge, uce.states) == (1.0, 1.0, 0.5, "last")
+
+
+def test_a_loaded_model_carries_no_guidance(tiny_root: Path):
+    assert load_model(str(tiny.study_settings(tiny_root)["model"]), "cpu", "float32").guidance == ()

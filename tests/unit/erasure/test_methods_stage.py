@@ -1,0 +1,72 @@
+"""The erase stage with other methods than SDD: what it writes, what it refuses before it clears anything."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+import tiny
+from hfi.config import Erase, parse_config
+from hfi.erasure.delta import load_delta
+from hfi.erasure.erase import check_erasable, concept_names, erase
+from hfi.errors import HFIError
+from hfi.evaluation.quick import round_score
+from hfi.generation.generate import generate
+from hfi.workspace import Workspace
+
+
+@pytest.fixture
+def make(tiny_root, tiny_model, tmp_path):
+    """A function: settings of `erase` -> (study, pictures, reward, tokens) with a made-up reward and token."""
+    if not (tiny_root / "clip2").exists():
+        tiny.save_clip(tiny_root / "clip2", seed=2)
+
+    def build(**changes):
+        settings = tiny.study_settings(tiny_root)
+        settings["erase"] |= changes
+        study = Workspace.create(tmp_path / "study", parse_config(settings, "tiny"))
+        images = generate(tiny_model, study)
+        for stage in ("label", "reward", "invert"):
+            with study.stage(stage) as run:
+                run.path("made-up.txt").write_text("made up")
+        chosen = [SimpleNamespace(image_id=image.id) for image in images.images[:4]]
+        flagged, scores = [one.image_id for one in chosen], {image.id: 0.1 for image in images.images}
+        reward = SimpleNamespace(selected=chosen, flagged=flagged, scores=scores, words=(), kept_words=())
+        rows = tiny_model.text_encoder.get_input_embeddings().weight[[40, 50]].detach().clone()
+        return study, images, reward, SimpleNamespace(tokens={"<sharp>": rows})
+
+    return build
+
+
+def test_hardened_sdd_is_judged_by_a_judge_of_its_own(make, tiny_model, tiny_root):
+    hard = {"rounds": 1, "steps": 1, "attack_steps": 1, "pictures": 2, "vectors": 1, "reinversions": 1, "embeddings": 1}
+    study, *parts = make(method="hardened", hardened={**hard, "judge": f"clip:{tiny_root / 'clip2'}"})
+    delta = erase(tiny_model, *parts, study, round_score(tiny_model, study)).delta
+    assert len(delta.manifest["rounds"]) == 2 and all(0 <= one["erasure"] <= 1 for one in delta.manifest["rounds"])
+    assert delta.manifest["method"] == "hardened" and not study.path("erase", "hardened").exists()
+    assert study.is_done("erase") and study.manifest("erase")["facts"]["snapshots"] == []
+
+
+def test_words_reach_the_method_and_the_manifest(make, tiny_model):
+    study, *parts = make(method="sld", concept="words", words=["blade", "sharp edge"])
+    erase(tiny_model, *parts, study)
+    delta = load_delta(study.path("erase", "delta.safetensors"), tiny_model)
+    assert not delta.weights and [one.method for one in delta.guidance] == ["sld"]
+    assert (delta.manifest["erased"], delta.manifest["given_as"], delta.manifest["seed"]) == (["blade", "sharp edge"], "words", 3)
+    assert concept_names([study], Erase(concept="words")) == ["sharp thing"]  # the vocabulary's words for the concept
+
+
+def test_what_cannot_work_is_refused_before_anything_is_cleared(make, tiny_model):
+    study, images, reward, _ = make()
+    everything = SimpleNamespace(flagged=[image.id for image in images.images])
+    for config, kept, what in [
+        (Erase(method="esd", esd={"preservation": 1.0}), everything, "benign pictures"),
+        (Erase(method="hardened"), everything, "benign pictures"),
+        (Erase(method="sld", save_pipeline=True), reward, "while sampling"),
+        (Erase(method="hardened", hardened={"vectors": study.config.invert.vectors}), reward, "as many vectors"),
+        (Erase(method="hardened", hardened={"judge": study.config.evaluate.judge}), reward, "must not choose"),
+    ]:
+        with pytest.raises(HFIError, match=what):
+            check_erasable(images, kept, study, config)
+    check_erasable(images, reward, study, Erase(method="hardened"))
