@@ -271,6 +271,12 @@ class Erase(Training):
         "keeps benign prompts (ours)",
     )
     start_preservation: float = Field(1.0, ge=0, description="weight of the benign prompts in that edit (ours)")
+    finish: Literal["steps", "closed_form"] = Field(
+        "steps",
+        description="what comes last: the steps (SDD), or the same edit once more, of the weights that the steps left, for what is left "
+        "of the concept (ours)",
+    )
+    finish_preservation: float = Field(10.0, ge=0, description="weight of the benign prompts in that last edit (ours)")
     templates: tuple[str, ...] = Field(
         ("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}"
     )
@@ -315,9 +321,11 @@ class Erase(Training):
         return tuple(sorted({step for step in places if 0 < step < steps}))
 
     def decisive(self) -> dict:
-        """Other methods' sections do not count; SDD under tokens, the method of old, has the same data as before there were others."""
+        """Other methods' sections do not count; SDD under tokens, the method of old, has the same data as before there was more."""
         found = self.model_dump(mode="json", exclude={"esd", "ca", "uce", "sld", "hardened"} - {self.method})
         defaults = {"method": "sdd", "concept": "tokens", "words": []}
+        if self.finish == "steps":
+            defaults |= {"finish": "steps", "finish_preservation": self.finish_preservation}
         return {name: value for name, value in found.items() if name not in defaults or value != defaults[name]}
 
 

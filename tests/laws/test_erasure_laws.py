@@ -303,6 +303,19 @@ def test_steps_begin_at_the_closed_form_where_asked(tiny_model, parts):
         torch.testing.assert_close(value, fresh.get(name, weights[name]) - weights[name], rtol=0, atol=1e-6)
 
 
+def test_the_last_edit_is_the_closed_form_of_what_the_steps_left(tiny_model, parts):
+    """It starts from the stepped weights; what it does not edit stays as the steps left it, and with ever more preservation nothing moves."""
+    conditions, _, _, benign = parts
+    weights = {name: value.detach().clone() for name, value in cross_attention(tiny_model.unet).items()}
+    stepped = run(tiny_model, parts, steps=3)
+    left = {name: weights[name] + change for name, change in stepped.items()}
+    last = closed_form(left, conditions.c, conditions.reading, benign.c, 2.0)
+    found = run(tiny_model, parts, steps=3, finish="closed_form", finish_preservation=2.0)
+    assert found.keys() == stepped.keys() and any(not torch.equal(found[name], stepped[name]) for name in last)
+    for name, value in found.items():
+        torch.testing.assert_close(value, last.get(name, left[name]) - weights[name], rtol=0, atol=1e-6)
+
+
 def test_company_is_the_same_on_both_sides_and_no_part_of_what_is_forgotten(tiny_model):
     """A prompt between random words is taught the prediction of those words alone; the same seed gives the same words."""
     pairs = [("a knife", ""), ("a cat in the style of noto", "a cat")]

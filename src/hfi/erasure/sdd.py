@@ -38,26 +38,33 @@ def train_sdd(
 ) -> Delta:
     """Fine-tune cross-attention. `stored`: latents of flagged pictures; the other arguments and the hooks are those of `loop.train`."""
     trained = cross_attention(model.unet)
+    original = {name: parameter.data for name, parameter in trained.items()}
+
+    def edited(weights: Mapping[str, Tensor], preservation: float) -> dict[str, Tensor]:
+        return closed_form(weights, conditions.c, conditions.reading, benign.c, preservation)
+
     if begin is None and config.start == "closed_form":
-        weights = {name: parameter.data for name, parameter in trained.items()}
-        begin = closed_form(weights, conditions.c, conditions.reading, benign.c, config.start_preservation)
-    return Delta(
-        train(
-            model,
-            trained,
-            own_prediction(model, conditions),
-            conditions,
-            c_0,
-            stored,
-            benign,
-            config,
-            seed,
-            resume,
-            snapshots=config.snapshot_steps(),
-            begin=begin,
-            **hooks,
-        )
+        begin = edited(original, config.start_preservation)
+    change = train(
+        model,
+        trained,
+        own_prediction(model, conditions),
+        conditions,
+        c_0,
+        stored,
+        benign,
+        config,
+        seed,
+        resume,
+        snapshots=config.snapshot_steps(),
+        begin=begin,
+        **hooks,
     )
+    if config.finish == "closed_form":
+        left = {name: weight + change[name].to(weight) for name, weight in original.items()}
+        last = edited(left, config.finish_preservation)
+        change |= {name: (weight - original[name]).float().cpu() for name, weight in last.items()}
+    return Delta(change)
 
 
 def own_prediction(model: Model, conditions: Conditions) -> Target:

@@ -13,8 +13,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 import hfi
-from hfi.diffusion.model import load_model
 from hfi.diffusion.guidance import Guidance
+from hfi.diffusion.model import load_model
 from hfi.erasure.delta import Delta, applied, load_delta
 from hfi.erasure.strength import MAX_STRENGTH, check_strength
 from hfi.errors import HFIError
