@@ -304,7 +304,7 @@ def test_steps_begin_at_the_closed_form_where_asked(tiny_model, parts):
 
 
 def test_the_last_edit_is_the_closed_form_of_what_the_steps_left(tiny_model, parts):
-    """It starts from the stepped weights; what it does not edit stays as the steps left it, and with ever more preservation nothing moves."""
+    """It starts from the stepped weights, and what it does not edit stays as the steps left it."""
     conditions, _, _, benign = parts
     weights = {name: value.detach().clone() for name, value in cross_attention(tiny_model.unet).items()}
     stepped = run(tiny_model, parts, steps=3)
