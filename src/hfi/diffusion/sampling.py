@@ -10,12 +10,17 @@ from PIL import Image
 from torch import Tensor
 
 from hfi.diffusion.fast import constant_weights, in_threads, spread_over_threads
+from hfi.diffusion.flow import Trailing
 from hfi.diffusion.model import Model, add_noise, predict_noise
 from hfi.errors import Diverged
 
+PURE_NOISE = 1e-5  # alpha_bar at the end of flow and zero-SNR schedules is below, of others (SD 1: 5e-3) above
 
-def ddim(model: Model, steps: int) -> DDIMScheduler:
-    """The model's schedule as DDIM, eta 0, in our eps convention."""
+
+def ddim(model: Model, steps: int) -> DDIMScheduler | Trailing:
+    """The model's schedule as DDIM, eta 0, in our eps convention; one that reaches pure noise is sampled from there."""
+    if model.alpha_bar[-1] < PURE_NOISE:
+        return Trailing(model.alpha_bar, steps)
     scheduler = DDIMScheduler.from_config(
         model.pipeline.scheduler.config,
         prediction_type="epsilon",
@@ -39,9 +44,13 @@ def initial_noise(model: Model, seeds: Sequence[int]) -> Tensor:
 def guided_noise(model: Model, z_t: Tensor, t: Tensor, c: Tensor, c_0: Tensor, guidance_scale: float) -> Tensor:
     """eps(c_0) + s_g (eps(c) - eps(c_0)) (Ho and Salimans 2022, arXiv 2207.12598); one pass when s_g is 1.
 
+    A guidance-distilled network (FLUX.1-dev) is told s_g instead, in one pass without c_0.
+
     Args:
         z_t: (B, C, h, w); t: (B,) integers; c, c_0: (B, L, D).
     """
+    if model.distilled:
+        return predict_noise(model, z_t, t, c, guidance_scale)
     if guidance_scale == 1.0:
         return predict_noise(model, z_t, t, c)
     both = predict_noise(model, torch.cat([z_t, z_t]), torch.cat([t, t]), torch.cat([c_0, c]))
@@ -113,7 +122,7 @@ def decode(model: Model, latents: Tensor) -> Tensor:
 
     def passes(latents: Tensor) -> Tensor:
         with model.autocast():
-            pictures = model.vae.decode(latents / model.scaling, return_dict=False)[0]
+            pictures = model.vae.decode(latents / model.scaling + model.shift, return_dict=False)[0]
         return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
 
     return in_threads(passes, latents) if spread_over_threads(model.vae, model.device) else passes(latents)
@@ -124,7 +133,7 @@ def encode_images(model: Model, pictures: Tensor) -> Tensor:
     """Latent means z_0 (B, C, h, w) of pictures (B, 3, H, W) in [0, 1]."""
     with model.autocast():
         moments = model.vae.encode(pictures.to(model.device) * 2 - 1).latent_dist
-    return moments.mean.float() * model.scaling
+    return (moments.mean.float() - model.shift) * model.scaling
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:

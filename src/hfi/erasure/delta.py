@@ -36,7 +36,7 @@ def applied(model: Model, delta: Mapping[str, Tensor], strength: float = 1.0) ->
 
     Raises HFIError for a delta of another model: a missing or wrongly shaped tensor is never skipped.
     """
-    parameters = dict(model.unet.named_parameters())
+    parameters = dict(model.network.named_parameters())
     for name, value in delta.items():
         if name not in parameters or parameters[name].shape != value.shape:
             raise HFIError("does not fit this model", field=name, remedy="use the delta with the model it was made for")

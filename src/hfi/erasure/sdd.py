@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from hfi.config import Erase
+from hfi.diffusion.families import require
 from hfi.diffusion.fast import constant_weights
 from hfi.diffusion.model import Model, add_noise, predict_noise
+from hfi.diffusion.networks import token_rows
 from hfi.erasure.closed_form import closed_form
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.ema import ConstantEMA
@@ -69,13 +71,17 @@ def train_sdd(
     Raises:
         Diverged: the loss became NaN or infinite; the last checkpoint is still good.
     """
-    trained = cross_attention(model.unet)
+    if config.start == "closed_form":
+        require(model.family, "closed_form", "erase.start")
+    trained = cross_attention(model.network)
     original = {name: parameter.data for name, parameter in trained.items()}
     for parameter in trained.values():
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)
     if config.start == "closed_form":
-        fresh = closed_form(original, conditions.c, conditions.reading, benign.c, config.start_preservation)
+        read = [token_rows(model, c) for c in (conditions.c, conditions.reading)]
+        kept = token_rows(model, benign.c) if len(benign.c) else benign.c
+        fresh = closed_form(original, *read, kept, config.start_preservation)
         for name, value in fresh.items():
             trained[name].data.copy_(value)
     teacher = ConstantEMA({name: parameter.data for name, parameter in trained.items()}, config.ema_decay)

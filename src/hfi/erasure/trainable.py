@@ -8,14 +8,19 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from hfi.diffusion.families import text_weights
 from hfi.errors import HFIError
 
 
-def cross_attention(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters of every cross-attention layer by name (SDD: only these learn; 80 tensors in SD 1.x)."""
-    found = {name: parameter for name, parameter in unet.named_parameters() if ".attn2." in name}
+def cross_attention(network: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters of every cross-attention layer by name (SDD: only these learn; 80 tensors in SD 1.x).
+
+    A joint-attention transformer (SD3, FLUX) has none; there the text stream's query, key and value projections learn (ours).
+    """
+    names = set(text_weights(name for name, _ in network.named_parameters()))
+    found = {name: parameter for name, parameter in network.named_parameters() if name in names}
     if not found:
-        raise HFIError("has no cross-attention layers to train", field="model", remedy="use a UNet with text conditioning")
+        raise HFIError("has no cross-attention layers to train", field="model", remedy="use a network with text conditioning")
     return found
 
 
