@@ -387,7 +387,12 @@ class StudyConfig(Section):
     """Everything that a study is; stored as study.yaml in its folder."""
 
     name: str = Field("study", min_length=1, description="shown in the report")
-    model: str = Field("emoji", description="'emoji' (embedded), a diffusers folder or a hub id")
+    model: str = Field("emoji", description="'emoji' (embedded), a diffusers folder, a hub id or a single .safetensors file")
+    configs: str = Field(
+        "",
+        description="for a single file: a diffusers folder of the same family (its weights are not read) or an original config (.yaml); "
+        "empty: from the hub or its local cache",
+    )
     seed: int = Field(0, ge=0, description="every random number of the study comes from it")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="arithmetic of forward passes; weights learn in float32")

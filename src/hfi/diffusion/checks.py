@@ -15,6 +15,23 @@ FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 MATRICES = {"F32", "F16", "BF16"}  # what training can start from
 
 
+def read_index(folder: Path, name: str) -> dict:
+    """model_index.json; raises HFIError where a folder has none."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        assert isinstance(index, dict)
+        return index
+    except FileNotFoundError:
+        raise HFIError(
+            "not a diffusers pipeline (model_index.json is missing)",
+            file=name,
+            field="model",
+            remedy="give a folder written by save_pretrained, a hub id, or 'emoji'; 'hfi models' lists what is supported",
+        ) from None
+    except (OSError, ValueError, AssertionError):
+        raise HFIError("model_index.json cannot be read", file=name, field="model", remedy="get the pipeline again") from None
+
+
 def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """{tensor: (dtype, shape)} of a safetensors file, from its first bytes; raises HFIError for a truncated or foreign file."""
     if path.suffix in PICKLED:
@@ -101,7 +118,8 @@ SINGLE = {
     "text encoders": ("cond_stage_model.", "conditioner.embedders.", "text_encoders."),
 }
 KNOWN_REST = (  # what training frameworks leave in a checkpoint, and no part of a pipeline reads
-    "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "log_one_minus_alphas_cumprod",
+    "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod",
     "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance", "posterior_log_variance_clipped",
     "posterior_mean_coef1", "posterior_mean_coef2", "model_ema.decay", "model_ema.num_updates", "lvlb_weights", "logvar", "scale_factor",
     "denoiser.sigmas", "edm_mean", "edm_std", "v_pred", "ztsnr",

@@ -6,14 +6,13 @@ of the classes that hfi.diffusion.families names, so nothing that a checkpoint b
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hfi.diffusion.checks import check_folder, check_single, part_of_key
+from hfi.diffusion.checks import check_folder, check_single, part_of_key, read_index
 from hfi.diffusion.families import FAMILIES, Family, check_parts, family_of
 from hfi.diffusion.identity import model_folder
 from hfi.errors import HFIError
@@ -44,23 +43,6 @@ def load_pipeline(source: str, configs: str | Path = "") -> Any:
                 )
             folder = _from_hub(source)
         return _from_folder(folder, source)
-
-
-def read_index(folder: Path, name: str) -> dict:
-    """model_index.json; raises HFIError where a folder has none."""
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        assert isinstance(index, dict)
-        return index
-    except FileNotFoundError:
-        raise HFIError(
-            "not a diffusers pipeline (model_index.json is missing)",
-            file=name,
-            field="model",
-            remedy="give a folder written by save_pretrained, a hub id, or 'emoji'; 'hfi models' lists what is supported",
-        ) from None
-    except (OSError, ValueError, AssertionError):
-        raise HFIError("model_index.json cannot be read", file=name, field="model", remedy="get the pipeline again") from None
 
 
 def _from_folder(folder: Path, name: str) -> Any:
@@ -206,8 +188,11 @@ def _single_file(path: Path, configs: str | Path) -> Any:
     if key == "sd":
         options |= {"safety_checker": None, "feature_extractor": None}
     try:
-        pipeline = getattr(diffusers, family.pipeline).from_single_file(str(path), torch_dtype=torch.float32, **options)
+        pipeline = getattr(diffusers, family.pipeline).from_single_file(str(path), **options)
     except Exception as error:
+        if "meta" in str(error):  # torch's word for a weight that nothing was loaded into
+            raise HFIError("weights are missing", file=path, field="model",
+                           remedy="the file is damaged, or the configs are another model's") from error  # fmt: skip
         if _hub_trouble(error) or "config" in str(error).lower():
             raise HFIError(
                 "its configs and tokenizers are not on this disk and the hub cannot be reached",
@@ -227,9 +212,16 @@ def _account(pipeline: Any, family: Family, header: dict[str, tuple[str, tuple[i
     parts = parts_of(pipeline, family)
     for part, network in parts.items():
         _complete({"missing_keys": (), "unexpected_keys": ()}, network, str(path), part)
+    counted = []
     for part, label in ((family.network[0], "network"), ("vae", "vae")):
         stored = sum(_count(shape) for key, (_, shape) in header.items() if part_of_key(key) == label)
         held = sum(value.numel() for value in parts[part].state_dict().values())
+        counted.append((part, stored, held))
+    words = {key: shape for key, (_, shape) in header.items() if part_of_key(key) == "text encoders" and not key.endswith(KEPT_OUT)}
+    if all(key.startswith("cond_stage_model.transformer.") for key in words):  # SD 1: only renamed; OpenCLIP's last layer is dropped
+        held = sum(value.numel() for value in parts["text_encoder"].state_dict().values())
+        counted.append(("text_encoder", sum(map(_count, words.values())), held))
+    for part, stored, held in counted:
         if stored != held:
             word = f"{stored - held} numbers are left over" if stored > held else f"{held - stored} numbers are missing"
             raise HFIError(word, file=path, field=part, remedy="the file is damaged, or the configs are another model's")
