@@ -16,7 +16,16 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    T5Config,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 import tiny
 
@@ -108,6 +117,20 @@ def _flux(folder: Path, guidance_embeds: bool = True) -> Path:
         scheduler=scheduler, vae=vae(shift=0.1), text_encoder=clip(False), tokenizer=tiny.tokenizer(), text_encoder_2=t5(),
         tokenizer_2=t5_tokenizer(), transformer=transformer,
     ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_siglip(folder: Path, seed: int = 1) -> Path:
+    """Write a tiny SigLIP with its tokenizer and image processor."""
+    text = {"vocab_size": len(t5_tokenizer()), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "max_position_embeddings": 16, "projection_size": 16, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}  # fmt: skip
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32,
+              "patch_size": 8}  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        SiglipModel(SiglipConfig(text_config=text, vision_config=vision)).save_pretrained(folder)
+    t5_tokenizer().save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
 

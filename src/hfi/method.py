@@ -28,7 +28,7 @@ def run(study: Workspace, until: str = STAGES[-1]):
     from hfi.reward.reward import reward
 
     config = study.config
-    model = load_model(config.model, config.device, config.dtype, config.configs)  # theta
+    model = load_model(config.model, config.device, config.dtype, config.configs, config.memory)  # theta
     steps = {
         "generate": lambda done: generate(model, study),
         "label": lambda done: label(done["generate"], study),

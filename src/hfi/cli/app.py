@@ -8,7 +8,24 @@ import sys
 import typer
 from typer.core import TyperGroup
 
-from hfi.cli import attack, env, erase, evaluate, generate, init, invert, label, measure, models, persist, report, reward, run, status
+from hfi.cli import (
+    attack,
+    doctor,
+    env,
+    erase,
+    evaluate,
+    generate,
+    init,
+    invert,
+    label,
+    measure,
+    models,
+    persist,
+    report,
+    reward,
+    run,
+    status,
+)
 from hfi.cli.failures import explain, quiet_stdout
 from hfi.cli.reference import COMMANDS
 
@@ -35,7 +52,7 @@ The stages, in order: generate, label, reward, invert, erase, evaluate, report."
 )
 app.command(epilog=init.EPILOG)(init.init)
 app.add_typer(label.app, name="label", help=label.label.__doc__)
-for module in (generate, reward, invert, erase, evaluate, measure, attack, persist, report, run, status, models, env):
+for module in (generate, reward, invert, erase, evaluate, measure, attack, persist, report, run, status, models, doctor, env):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=module.EPILOG)(getattr(module, name))
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 COMMANDS = ("init", "generate", "label", "reward", "invert", "erase", "evaluate", "measure", "attack", "persist", "report", "run", "status",
-            "models", "env")
+            "models", "doctor", "env")
 HEAD = """# The command line
 
 Written from `--help` by `make docs`; a test compares the two.

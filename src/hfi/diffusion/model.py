@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hfi.config import Memory
 from hfi.diffusion.families import FAMILIES, Family, family_of
 from hfi.diffusion.fast import in_threads, speed_up, spread_over_threads
 from hfi.diffusion.flow import LEAST_SIGNAL, alpha_bar_of, flow_sigmas
 from hfi.diffusion.identity import model_hash
+from hfi.diffusion.memory import save_memory
 from hfi.diffusion.networks import flow_eps, unet_output
 from hfi.errors import HFIError
 
@@ -61,6 +63,7 @@ class Model:
     pooled: int = 0  # width of the pooled text vector that c ends with; 0: none
     sigmas: Tensor | None = None  # (T,) s of flow-matching models
     distilled: bool = False  # the network takes the guidance scale as an input (FLUX.1-dev)
+    offload: bool = False  # text encoders and autoencoder wait on the CPU
     empty_is_zero: bool = False  # the empty prompt's condition is all zeros (SDXL)
     text_cache: dict = field(default_factory=dict, repr=False)
 
@@ -127,18 +130,22 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-def load_model(source: str, device: str = "auto", dtype: str = "auto", configs: str | Path = "") -> Model:
+def load_model(source: str, device: str = "auto", dtype: str = "auto", configs: str | Path = "", memory: Memory | None = None) -> Model:
     """Load 'emoji', a diffusers folder, a hub id or a single .safetensors file.
 
     Args:
         configs: for a single file: a diffusers folder (its weights are not read) or an original config (.yaml); "": the hub's.
+        memory: what is traded for memory; None: nothing.
 
     Only safetensors are read. Raises HFIError naming what is missing.
     """
     from hfi.diffusion.loading import load_pipeline
 
     place = pick_device(device)
-    return from_pipeline(load_pipeline(source, configs), source, place, pick_dtype(dtype, place))
+    model = from_pipeline(load_pipeline(source, configs), source, place, pick_dtype(dtype, place))
+    if memory is not None:
+        save_memory(model, memory)
+    return model
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hfi.diffusion.fast import constant_weights, in_threads, spread_over_threads
 from hfi.diffusion.flow import Trailing
+from hfi.diffusion.memory import awake
 from hfi.diffusion.model import Model, add_noise, predict_noise
 from hfi.errors import Diverged
 
@@ -125,13 +126,14 @@ def decode(model: Model, latents: Tensor) -> Tensor:
             pictures = model.vae.decode(latents / model.scaling + model.shift, return_dict=False)[0]
         return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
 
-    return in_threads(passes, latents) if spread_over_threads(model.vae, model.device) else passes(latents)
+    with awake(model, model.vae):
+        return in_threads(passes, latents) if spread_over_threads(model.vae, model.device) else passes(latents)
 
 
 @torch.no_grad()
 def encode_images(model: Model, pictures: Tensor) -> Tensor:
     """Latent means z_0 (B, C, h, w) of pictures (B, 3, H, W) in [0, 1]."""
-    with model.autocast():
+    with awake(model, model.vae), model.autocast():
         moments = model.vae.encode(pictures.to(model.device) * 2 - 1).latent_dist
     return (moments.mean.float() - model.shift) * model.scaling
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hfi.diffusion.families import FAMILIES
+from hfi.diffusion.memory import awake
 from hfi.diffusion.model import Model, TextEncoder
 from hfi.diffusion.networks import pooled_row, with_pooled
 from hfi.errors import HFIError
@@ -122,7 +123,7 @@ def encode_ids(model: Model, ids: Tensor, tokens: Mapping[str, Tensor] | None = 
     parts = ids.to(model.device).split([encoder.length for encoder in model.encoders], 1)
     found = {}
     for encoder, part in zip(model.encoders, parts, strict=True):
-        with _rows_laid_over(encoder, part, rows.get(encoder.name)) as known:
+        with awake(model, encoder.network), _rows_laid_over(encoder, part, rows.get(encoder.name)) as known:
             found[encoder.name] = encoder.network(known, output_hidden_states=model.family in {"sdxl", "sd3"} and encoder.name != "t5")
     return _assemble(model, found)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from hfi.config import Erase
 from hfi.diffusion.families import require
 from hfi.diffusion.fast import constant_weights
+from hfi.diffusion.lora import low_rank, weight_delta
 from hfi.diffusion.model import Model, add_noise, predict_noise
 from hfi.diffusion.networks import token_rows
 from hfi.erasure.closed_form import closed_form
@@ -25,7 +26,7 @@ from hfi.erasure.ema import ConstantEMA
 from hfi.erasure.latents import Source
 from hfi.erasure.objective import drift, preservation_loss, sdd_loss
 from hfi.erasure.trainable import cross_attention, swapped
-from hfi.errors import Diverged
+from hfi.errors import Diverged, HFIError
 from hfi.seeds import generator
 
 LOG_EVERY = 25
@@ -55,6 +56,7 @@ def train_sdd(
     on_log: Callable[[dict], None] | None = None,
     on_step: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
     on_snapshot: Callable[[int, dict[str, Tensor]], None] | None = None,
+    trained: dict[str, torch.nn.Parameter] | None = None,
 ) -> dict[str, Tensor]:
     """Fine-tune the student; returns the delta theta_bar - theta_original of the kept teacher, float32, on the CPU.
 
@@ -66,6 +68,7 @@ def train_sdd(
         resume: tensors of a checkpoint, as given by `on_step`.
         on_log: called every 25 steps with a row of the log.
         on_step: called after each step with the count done and a function that returns a checkpoint.
+        trained: what learns; None: what `config.trainable` says.
         on_snapshot: called after each of `config.snapshot_steps()`, before `on_step`, with the count done and the delta so far.
 
     Raises:
@@ -73,10 +76,12 @@ def train_sdd(
     """
     if config.start == "closed_form":
         require(model.family, "closed_form", "erase.start")
-    trained = cross_attention(model.network)
+    if trained is None and config.trainable == "lora":
+        return _low_rank(model, conditions, c_0, stored, benign, config, seed, resume, on_log, on_step, on_snapshot)
+    trained = cross_attention(model.network) if trained is None else trained
     original = {name: parameter.data for name, parameter in trained.items()}
     for parameter in trained.values():
-        parameter.data = parameter.data.clone()
+        parameter.data = parameter.data.float().clone()  # float32 masters, however the weights are held
         parameter.requires_grad_(True)
     if config.start == "closed_form":
         read = [token_rows(model, c) for c in (conditions.c, conditions.reading)]
@@ -136,6 +141,24 @@ def train_sdd(
             parameter.data = original[name]
             parameter.requires_grad_(False)
             parameter.grad = None
+
+
+def _low_rank(model: Model, conditions, c_0, stored, benign, config: Erase, seed: int, resume, on_log, on_step, on_snapshot):
+    """`train_sdd` whose student and teacher are low-rank adapters; returns the same kind of delta."""
+    if config.start == "closed_form":
+        raise HFIError("goes with erase.trainable=cross_attention", field="erase.start", remedy="set erase.start to original")
+    with low_rank(model.network, cross_attention(model.network), config.lora_rank, config.lora_alpha, seed) as adapters:
+        start = {name: parameter.detach().float().cpu().clone() for name, parameter in adapters.items()}
+
+        def as_delta(change: dict[str, Tensor]) -> dict[str, Tensor]:
+            return weight_delta({name: start[name] + change[name] for name in start}, config.lora_rank, config.lora_alpha)
+
+        def snapshot(done: int, change: dict[str, Tensor]) -> None:
+            on_snapshot(done, as_delta(change))
+
+        after = snapshot if on_snapshot else None
+        change = train_sdd(model, conditions, c_0, stored, benign, config, seed, resume, on_log, on_step, after, adapters)
+        return as_delta(change)
 
 
 def learning_rate(config: Erase, step: int) -> float:
