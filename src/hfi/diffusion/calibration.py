@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from hfi.diffusion.families import text_weights
+from hfi.diffusion.fast import constant_weights
 from hfi.diffusion.model import Model, predict_noise
 from hfi.diffusion.sampling import decode
 from hfi.diffusion.text import encode_ids, encode_prompts, token_ids, token_width
@@ -37,17 +38,12 @@ def calibrate(model: Model, patience: float = PATIENCE) -> dict:
         return z_t, torch.full((batch,), model.timesteps // 2), empty.expand(batch, -1, -1)
 
     def forward(batch: int) -> None:
-        with torch.no_grad():
-            predict_noise(model, *material(batch))
+        predict_noise(model, *material(batch))
 
     def erase(batch: int) -> None:
-        for parameter in trained:
-            parameter.requires_grad_(True)
         predict_noise(model, *material(batch)).square().mean().backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        for parameter in trained:
-            parameter.requires_grad_(False)
         if model.device.type == "cuda":
             memory[batch] = (torch.cuda.max_memory_allocated() - before) / 2**20
 
@@ -61,8 +57,18 @@ def calibrate(model: Model, patience: float = PATIENCE) -> dict:
         decode(model, material(batch)[0])
 
     before = torch.cuda.memory_allocated() if model.device.type == "cuda" else 0
-    kinds = {"forward": forward, "erase": erase, "invert": invert, "decode": pictures}
-    return {**{name: _times(run, patience) for name, run in kinds.items()}, "memory_mib": memory}
+    found = {}
+    with torch.no_grad(), constant_weights(model.network):
+        found["forward"] = _times(forward, patience)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    with constant_weights(model.network):
+        found["erase"] = _times(erase, patience)
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    with constant_weights(model.network):
+        found["invert"] = _times(invert, patience)
+    return {**found, "decode": _times(pictures, patience), "memory_mib": memory}
 
 
 def _times(run: Callable[[int], None], patience: float) -> dict[int, float]:

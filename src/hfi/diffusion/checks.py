@@ -19,8 +19,9 @@ def read_index(folder: Path, name: str) -> dict:
     """model_index.json; raises HFIError where a folder has none."""
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-        assert isinstance(index, dict)
-        return index
+        if isinstance(index, dict):
+            return index
+        raise ValueError("no mapping")
     except FileNotFoundError:
         raise HFIError(
             "not a diffusers pipeline (model_index.json is missing)",
@@ -28,7 +29,7 @@ def read_index(folder: Path, name: str) -> dict:
             field="model",
             remedy="give a folder written by save_pretrained, a hub id, or 'emoji'; 'hfi models' lists what is supported",
         ) from None
-    except (OSError, ValueError, AssertionError):
+    except (OSError, ValueError):
         raise HFIError("model_index.json cannot be read", file=name, field="model", remedy="get the pipeline again") from None
 
 
