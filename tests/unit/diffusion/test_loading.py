@@ -183,6 +183,24 @@ def test_half_precision_files_load_as_the_floats_they_are(whole, tmp_path):
         assert one.dtype == torch.float32 and torch.equal(one, other.half().float()), name
 
 
+def test_names_that_older_files_use_are_understood(whole, copy):
+    """SD 1.4 as published: attention of the autoencoder under other names, and text encoders with a prefix that newer classes drop."""
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def renamed(key: str) -> str:
+        for new, name in old.items() if ".attentions." in key else ():
+            key = key.replace(new, name)
+        return key
+
+    for path, rename in ((copy / "vae" / "diffusion_pytorch_model.safetensors", renamed),
+                         (copy / "text_encoder" / "model.safetensors", lambda key: f"text_model.{key}")):
+        save_file({rename(key): value for key, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    assert any(".query." in key for key in load_file(copy / "vae" / "diffusion_pytorch_model.safetensors"))
+    one, other = load(copy), load(whole)
+    for name, part in parts_of(one.pipeline, FAMILIES["sd"]).items():
+        assert all(torch.equal(*pair) for pair in zip(part.parameters(), getattr(other.pipeline, name).parameters(), strict=True))
+
+
 def test_a_single_file_is_the_folder_bit_for_bit(whole, whole_file):
     one, other = load(whole_file, configs=whole), load(whole)
     for name, part in parts_of(one.pipeline, FAMILIES["sd"]).items():
