@@ -34,13 +34,13 @@ def doctor(
     from hfi.cli.estimate import calibration_key, keep_calibration
     from hfi.config import StudyConfig, load_config, parse_config
     from hfi.diffusion.calibration import calibrate
-    from hfi.diffusion.model import load_model
+    from hfi.diffusion.model import study_model
 
     if (Path(target) / "study.yaml").is_file():
         config = load_config(Path(target) / "study.yaml")
     else:
         config = parse_config({**StudyConfig().model_dump(mode="json"), "model": target, "device": device, "dtype": dtype}, "command line")
-    model = load_model(config.model, config.device, config.dtype, config.configs, config.memory)
+    model = study_model(config)
     passes = calibrate(model)
     found = {"model": config.model, "family": model.family, "device": str(model.device), "dtype": str(model.dtype).removeprefix("torch."),
              "versions": gather()["versions"], "passes": passes}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hfi.config import Memory
+from hfi.config import Memory, StudyConfig
 from hfi.diffusion.families import FAMILIES, Family, family_of
 from hfi.diffusion.fast import in_threads, speed_up, spread_over_threads
 from hfi.diffusion.flow import LEAST_SIGNAL, alpha_bar_of, flow_sigmas
@@ -146,6 +146,11 @@ def load_model(source: str, device: str = "auto", dtype: str = "auto", configs: 
     if memory is not None:
         save_memory(model, memory)
     return model
+
+
+def study_model(config: StudyConfig) -> Model:
+    """The model of a study, as all of its settings say."""
+    return load_model(config.model, config.device, config.dtype, config.configs, config.memory)
 
 
 @contextlib.contextmanager
