@@ -119,7 +119,7 @@ class Reward(Section):
         description="how several answers to one picture become a label: dawid_skene and mace learn how far each annotator is right, "
         f"majority lets all count alike (docs/aggregation.md says why the first is the default); {NOT_SAID}",
     )
-    encoder: str = Field("emoji", description="CLIP image encoder: 'emoji' or a transformers CLIP folder or hub id")
+    encoder: str = Field("emoji", description="image encoder: 'emoji', or a transformers folder or hub id of a CLIP or SigLIP")
     hidden: tuple[Positive, ...] = Field((128,), description=f"MLP widths; {NOT_SAID}")
     steps: Positive = Field(600, description=f"optimiser steps; {NOT_SAID}")
     learning_rate: float = Field(1e-3, gt=0, description=f"AdamW; {NOT_SAID}")
@@ -295,6 +295,13 @@ class Erase(Training):
     )
     also: tuple[Path, ...] = Field((), description="other studies whose tokens are erased in the same run")
     checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")
+    trainable: Literal["cross_attention", "lora"] = Field(
+        "cross_attention",
+        description="cross_attention: every weight through which text enters (SDD); lora: low-rank changes of its matrices alone, a "
+        "fraction of the optimiser's memory; the delta that is kept is an ordinary one (ours)",
+    )
+    lora_rank: Positive = Field(16, description="rank r of trainable=lora (ours)")
+    lora_alpha: float = Field(16.0, gt=0, description="alpha of trainable=lora: the change is alpha / r B A (ours)")
     save_pipeline: bool = Field(False, description="also write the whole erased pipeline as a diffusers folder")
     snapshots: int = Field(
         4, ge=0, description="deltas kept on the way, evenly spaced, for the curve of the concept rate over the steps; 0: none (ours)"
@@ -327,6 +334,20 @@ class Erase(Training):
         if self.finish == "steps":
             defaults |= {"finish": "steps", "finish_preservation": self.finish_preservation}
         return {name: value for name, value in found.items() if name not in defaults or value != defaults[name]}
+
+
+class Memory(Section):
+    """What a small GPU trades for memory; docs/models.md says what each costs. All ours, all off."""
+
+    weights: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="how matrices that do not learn are held; bfloat16 (with dtype bfloat16) halves their memory and changes no bit of any "
+        "result, for the arithmetic rounds them anyway; what learns stays in float32",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="activations are computed again in the backward pass: a third more time, the same gradients"
+    )
+    offload: bool = Field(False, description="text encoders and autoencoder wait in main memory while they are not needed")
 
 
 class Evaluate(Section):
@@ -492,10 +513,16 @@ class StudyConfig(Section):
     """Everything that a study is; stored as study.yaml in its folder."""
 
     name: str = Field("study", min_length=1, description="shown in the report")
-    model: str = Field("emoji", description="'emoji' (embedded), a diffusers folder or a hub id")
+    model: str = Field("emoji", description="'emoji' (embedded), a diffusers folder, a hub id or a single .safetensors file")
+    configs: str = Field(
+        "",
+        description="for a single file: a diffusers folder of the same family (its weights are not read) or an original config (.yaml); "
+        "empty: from the hub or its local cache",
+    )
     seed: int = Field(0, ge=0, description="every random number of the study comes from it")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="arithmetic of forward passes; weights learn in float32")
+    memory: Memory = Memory()
     concept: Concept = Concept()
     generate: Generate = Generate()
     label: Label = Label()
@@ -514,6 +541,12 @@ class StudyConfig(Section):
         if value.split(":")[0] not in {"auto", "cpu", "cuda", "mps"}:
             raise ValueError("use auto, cpu, cuda, cuda:N or mps")
         return value
+
+    @model_validator(mode="after")
+    def _halves(self) -> StudyConfig:
+        if self.memory.weights == "bfloat16" and self.dtype == "float32":
+            raise ValueError("memory.weights=bfloat16 goes with dtype bfloat16")
+        return self
 
     @model_validator(mode="after")
     def _batches(self) -> StudyConfig:

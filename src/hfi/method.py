@@ -18,7 +18,7 @@ from hfi.workspace import STAGES, Workspace
 
 def run(study: Workspace, until: str = STAGES[-1]):
     """Do whatever the study still misses, in order, up to and including `until`; returns that stage's result."""
-    from hfi.diffusion.model import load_model
+    from hfi.diffusion.model import study_model
     from hfi.erasure.erase import erase
     from hfi.evaluation.evaluate import evaluate
     from hfi.evaluation.quick import round_score
@@ -29,7 +29,7 @@ def run(study: Workspace, until: str = STAGES[-1]):
     from hfi.reward.reward import reward
 
     config = study.config
-    model = load_model(config.model, config.device, config.dtype)  # theta
+    model = study_model(config)  # theta
     steps = {
         "generate": lambda done: generate(model, study),
         "label": lambda done: label(done["generate"], study),

@@ -234,6 +234,8 @@ class Workspace:
             "dtype": self.config.dtype,
             "concept": self.config.concept.model_dump(mode="json"),
         }
+        if self.config.configs:  # they say what a single file's weights mean
+            common["configs"] = self.config.configs
         upstream = {}
         for name in READS[stage]:
             manifest = self.manifest(name)

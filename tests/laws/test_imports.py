@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -117,7 +118,9 @@ def test_starts_without_torch(command, tmp_path, monkeypatch):
     from hfi.workspace import Workspace
 
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model_index.json").write_text("{}")
+    (tmp_path / "model" / "model_index.json").write_text(json.dumps({
+        "_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"]}))
     config = StudyConfig(model=str(tmp_path / "model"))
     Workspace.create(tmp_path / "STUDY", config)
     if command[0] == "init":

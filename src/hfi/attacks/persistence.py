@@ -44,7 +44,7 @@ def fine_tune(
         lora: learn a LoRA instead of all weights.
     """
     learning_rate = config.lora_learning_rate if lora else config.learning_rate
-    with (_adapter(model.unet, config.lora_rank, seed) if lora else _all_weights(model.unet)) as learning:
+    with (_adapter(model.network, config.lora_rank, seed) if lora else _all_weights(model.network)) as learning:
         saved = run.saved()
         learner, loss = Learner(learning, torch.optim.AdamW, learning_rate, config.weight_decay, saved), math.nan
         if saved:

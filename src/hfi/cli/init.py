@@ -42,7 +42,7 @@ Every setting, its default and where that comes from:
 
 def init(study: Study,
          from_: Annotated[Path | None, typer.Option("--from", metavar="RECIPE", help="Start from a recipe (.yaml).")] = None,
-         model: Annotated[str | None, typer.Option(help="'emoji' (embedded), a diffusers folder or a hub id.")] = None,
+         model: Annotated[str | None, typer.Option(help="'emoji' (embedded), a diffusers folder, a hub id or a .safetensors file.")] = None,
          concept: Annotated[str | None, typer.Option(help="What people are asked to look for: a harm, or the name of a style.")] = None,
          images: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Start from pictures of your own instead of drawing some; "
                                                      "those in folders yes and no, or with metadata, are taken as judged.")] = None,

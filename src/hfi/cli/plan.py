@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from pathlib import Path
-
+from hfi.cli.estimate import RATE_SETS, RETENTION_SETS, estimate, memory_mib, read_calibration
 from hfi.cli.studies import check_settings, states
 from hfi.cli.tables import _number, _print, _table
 from hfi.config import Erase
-from hfi.diffusion.identity import model_folder
+from hfi.diffusion.sizes import sizes
 from hfi.workspace import STAGES, Workspace
 
 PNG_BYTES_PER_PIXEL = 2.0  # upper end of what drawn pictures take
-RATE_SETS, RETENTION_SETS = 4, 3  # explicit, implicit, variations, tokens; other, neighbours, styles or object
 
 
 def show_plan(study: Workspace, stages: tuple[str, ...] = STAGES) -> None:
     """Print the table of stages with their state, work and disk; raises HFIError for settings that cannot work."""
     check_settings(study.config)
     rows = plan(study, stages)
-    table = _table(f"{study.root}: dry run, nothing is changed", "stage", "now", "would", "MiB on disk", right=("MiB on disk",))
+    table = _table(f"{study.root}: dry run, nothing is changed", "stage", "now", "would", "MiB on disk", "seconds",
+                   right=("MiB on disk", "seconds"))
     for row in rows:
-        table.add_row(row["stage"], row["state"], row["work"], _number(row["mib"], 1))
+        table.add_row(row["stage"], row["state"], row["work"], _number(row["mib"], 1), _number(row["seconds"], 0))
     todo = [row for row in rows if row["state"] != "done"]
     known = [row["mib"] for row in todo if row["mib"] is not None]
-    table.add_row("total", "", f"{len(todo)} of {len(rows)} stages to do" if todo else "nothing to do", _number(sum(known), 1))
+    table.add_row("total", "", f"{len(todo)} of {len(rows)} stages to do" if todo else "nothing to do", _number(sum(known), 1),
+                  _number(sum(row["seconds"] or 0.0 for row in rows), 0) if any(row["seconds"] for row in rows) else "-")
     _print(table)
+    for line in notes(study):
+        print(line)
 
 
 def plan(study: Workspace, stages: tuple[str, ...] = STAGES) -> list[dict]:
-    """One row a stage: {"stage", "state", "work", "mib"}."""
-    rows = []
+    """One row a stage: {"stage", "state", "work", "mib", "seconds"}; seconds where this machine was calibrated for the model."""
+    rows, times = [], read_calibration(study.config)
+    seconds = estimate(study.config, times) if times else {}
     for stage, state in states(study).items():
         if stage in stages:
             work, size = _work(study, stage)
             rows.append({"stage": stage, "state": state, "work": "nothing" if state == "done" else work,
-                         "mib": None if size is None or state == "done" else size / 2**20})
+                         "mib": None if size is None or state == "done" else size / 2**20,
+                         "seconds": None if state == "done" else seconds.get(stage)})
     return rows
+
+
+def notes(study: Workspace) -> list[str]:
+    """Lines below the table: parameters, memory while erasing, and what the seconds rest on."""
+    config, found = study.config, sizes(study.config.model)
+    lines = []
+    if found is not None:
+        parts = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in found["parameters"].items())
+        lines.append(f"parameters: {parts}; {found['learns'] / 1e6:.1f} M of them learn ({config.erase.trainable.replace('_', ' ')})")
+    memory = memory_mib(config)
+    if memory is not None:
+        lines.append(f"memory while erasing, beside activations: {sum(memory.values()):.0f} MiB "
+                     f"(weights {memory['weights']:.0f}, learning {memory['learning']:.0f})")
+    if read_calibration(config) is None:
+        there = study.root if (study.root / "study.yaml").exists() else config.model
+        lines.append(f"seconds are not known: run 'hfi doctor {there}' first")
+    else:
+        lines.append("seconds: estimated from what 'hfi doctor' measured; label, reward and report are not estimated")
+    return lines
 
 
 def _work(study: Workspace, stage: str) -> tuple[str, float | None]:
@@ -86,31 +107,10 @@ def _erasing(c: Erase, attention: float | None, whole: float | None) -> tuple[st
 
 
 def _sizes(source: str) -> tuple[float | None, float | None, float | None, float | None, int | None]:
-    """Bytes of a picture and of its latent, parameters of cross-attention, bytes of the pipeline, width of the text encoder."""
-    folder = model_folder(source)
-    try:
-        unet = json.loads((folder / "unet" / "config.json").read_text())
-        vae = json.loads((folder / "vae" / "config.json").read_text())
-        text = json.loads((folder / "text_encoder" / "config.json").read_text())
-        side = unet["sample_size"] if isinstance(unet["sample_size"], int) else max(unet["sample_size"])
-        pixels = (side * 2 ** (len(vae["block_out_channels"]) - 1)) ** 2
-        whole = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        return (PNG_BYTES_PER_PIXEL * pixels, 4.0 * unet["in_channels"] * side * side, _attention_parameters(folder / "unet"), whole,
-                text["hidden_size"])
-    except (OSError, ValueError, KeyError, TypeError):  # not on this disk, or of another layout: sizes are not known
+    """Bytes of a picture and of its latent, parameters that learn, bytes of the pipeline, width of a soft token."""
+    found = sizes(source)
+    if found is None:
         return None, None, None, None, None
-
-
-def _attention_parameters(folder: Path) -> float:
-    """Parameters of the cross-attention tensors, read from the headers of the safetensors files."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as stream:
-            header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
-        for name, entry in header.items():
-            if ".attn2." in name:
-                count = 1
-                for size in entry["shape"]:
-                    count *= size
-                total += count
-    return float(total)
+    side = found["latent"]
+    whole = 4.0 * sum(found["parameters"].values())
+    return PNG_BYTES_PER_PIXEL * found["pixels"], 4.0 * found["channels"] * side * side, float(found["learns"]), whole, found["token_width"]

@@ -8,7 +8,7 @@ import sys
 
 COMMANDS = (
     "init", "generate", "label", "reward", "invert", "erase", "evaluate", "report", "run", "status", "measure", "attack", "persist",
-    "compare", "export", "check", "push", "models", "env",
+    "compare", "export", "check", "push", "models", "doctor", "env",
 )
 HEAD = """# The command line
 

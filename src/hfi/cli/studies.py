@@ -24,11 +24,26 @@ def check_settings(config: StudyConfig) -> None:
     folder = model_folder(config.model)
     known = folder is not None if config.model.startswith((".", "/", "~")) or config.model.count("/") != 1 else True
     if not known:
-        raise HFIError("unknown model", file=config.model, field="model", remedy="use 'emoji', a diffusers folder or a hub id like "
-                       "CompVis/stable-diffusion-v1-4; 'hfi models' lists what is supported")
-    if folder is not None and not (folder / "model_index.json").is_file():
-        raise HFIError("not a diffusers pipeline (model_index.json is missing)", file=folder, field="model",
-                       remedy="give a folder written by save_pretrained, a hub id, or 'emoji'; 'hfi models' lists what is supported")
+        raise HFIError("unknown model", file=config.model, field="model", remedy="use 'emoji', a diffusers folder, a .safetensors file or "
+                       "a hub id like CompVis/stable-diffusion-v1-4; 'hfi models' lists what is supported")
+    if folder is not None:
+        check_model(folder, config)
+
+
+def check_model(folder, config: StudyConfig) -> None:
+    """What a model's files say without loading them: its family, its parts, and what of the settings that family cannot do."""
+    from hfi.diffusion.checks import check_single, read_index
+    from hfi.diffusion.families import check_parts, family_of, require
+
+    if folder.is_file():
+        key = check_single(folder)[0]
+    else:
+        index = read_index(folder, str(folder))
+        family = family_of(index, str(folder))
+        check_parts(index, family, str(folder))
+        key = family.key
+    if config.erase.start == "closed_form":
+        require(key, "closed_form", "erase.start")
 
 
 def differences(one: StudyConfig, other: StudyConfig) -> list[tuple[str, object, object]]:

@@ -52,10 +52,29 @@ def show_models(found: dict) -> None:
                   embedded["folder"])
     for row in found["cached"]:
         table.add_row(row["name"], str(row["mib"]), "yes", row["folder"])
-    families = _table("\nfamilies that are supported, from a diffusers folder or a hub id", "family", "for example", "the UNet predicts")
+    families = _table("\nfamilies that are supported, from a diffusers folder, a hub id or a single file", "family", "for example",
+                      "predicts", "stages", "refuses", "soft token", "learns")
     for row in found["families"]:
-        families.add_row(row["family"], row["example"], row["predicts"])
+        can = [stage for stage, works in row["stages"].items() if works]
+        families.add_row(row["family"], "\n".join(row["examples"]), row["predicts"], "all" if len(can) == len(row["stages"]) else
+                         ", ".join(can), ", ".join(row["refuses"]) or "-", ", ".join(row["soft_token"]), row["learns"])
     _print(table, families)
+    for row in found["families"]:
+        for what, reason in row["refuses"].items():
+            print(f"{row['family']} refuses {what}: {reason}")
+    print("tested with " + ", ".join(f"{name} {version}" for name, version in found["families"][0]["tested_with"].items()))
+
+
+def show_calibration(found: dict, file: str) -> None:
+    """What `hfi doctor` measured."""
+    batches = sorted({batch for rows in found["passes"].values() for batch in rows})
+    title = f"{found['model']} ({found['family']}) on {found['device']}, {found['dtype']}: milliseconds a pass"
+    table = _table(title, "pass", *(f"batch {batch}" for batch in batches), right=tuple(f"batch {batch}" for batch in batches))
+    for kind, rows in found["passes"].items():
+        if rows and kind != "memory_mib":
+            table.add_row(kind, *(_number(rows[batch] * 1000, 1) if batch in rows else "-" for batch in batches))
+    _print(table)
+    print(f"kept in {file}; 'hfi run STUDY --dry-run' now tells the time of a study on this model, device and dtype")
 
 
 def show_results(study: Workspace, ran: tuple[str, ...], wall_seconds: float) -> None:

@@ -10,13 +10,19 @@ from PIL import Image
 from torch import Tensor
 
 from hfi.diffusion.fast import constant_weights, in_threads, spread_over_threads
+from hfi.diffusion.flow import Trailing
 from hfi.diffusion.guidance import change, ordered_sum
+from hfi.diffusion.memory import awake
 from hfi.diffusion.model import Model, add_noise, predict_noise
-from hfi.errors import Diverged
+from hfi.errors import Diverged, HFIError
+
+PURE_NOISE = 1e-5  # alpha_bar at the end of flow and zero-SNR schedules is below, of others (SD 1: 5e-3) above
 
 
-def ddim(model: Model, steps: int) -> DDIMScheduler:
-    """The model's schedule as DDIM, eta 0, in our eps convention."""
+def ddim(model: Model, steps: int) -> DDIMScheduler | Trailing:
+    """The model's schedule as DDIM, eta 0, in our eps convention; one that reaches pure noise is sampled from there."""
+    if model.alpha_bar[-1] < PURE_NOISE:
+        return Trailing(model.alpha_bar, steps)
     scheduler = DDIMScheduler.from_config(
         model.pipeline.scheduler.config,
         prediction_type="epsilon",
@@ -37,6 +43,17 @@ def initial_noise(model: Model, seeds: Sequence[int]) -> Tensor:
     return torch.stack(noise).to(model.device)
 
 
+def check_guidable(model: Model) -> None:
+    """Raise HFIError for a guidance-distilled model (FLUX.1-dev): it draws in one pass without c_0, so nothing can be steered away from."""
+    if model.distilled:
+        raise HFIError(
+            "is guidance-distilled: it has no second prediction to steer away from",
+            file=model.name,
+            field="erase.method",
+            remedy="choose a method that changes weights, e.g. sdd",
+        )
+
+
 def guided_noise(
     model: Model,
     z_t: Tensor,
@@ -49,11 +66,15 @@ def guided_noise(
 ) -> Tensor:
     """eps(c_0) + s_g (eps(c) - eps(c_0)) (Ho and Salimans 2022, arXiv 2207.12598), bent by `model.guidance`; one pass when s_g is 1.
 
+    A guidance-distilled network (FLUX.1-dev) is told s_g instead, in one pass without c_0.
+
     Args:
         z_t: (B, C, h, w); t: (B,) integers; c, c_0: (B, L, D).
         at: steps of the run that lie behind, as a share in [0, 1).
         memory: what guidance remembers from step to step of one run: an empty dict at first, changed in place.
     """
+    if model.distilled:
+        return predict_noise(model, z_t, t, c, guidance_scale)
     if guidance_scale == 1.0:
         return predict_noise(model, z_t, t, c)
     unwanted = [row.expand_as(c) for one in model.guidance for row in one.c_s]
@@ -82,7 +103,7 @@ def trajectory(
         begin: z_t is a state at this timestep, and the earlier steps are left out (see `noised_start`).
     """
     scheduler, memory = ddim(model, steps), {}
-    with constant_weights(model.unet):
+    with constant_weights(model.network):
         for number, t in enumerate(scheduler.timesteps.tolist()):
             if begin is not None and t > begin:
                 continue
@@ -136,18 +157,19 @@ def decode(model: Model, latents: Tensor) -> Tensor:
 
     def passes(latents: Tensor) -> Tensor:
         with model.autocast():
-            pictures = model.vae.decode(latents / model.scaling, return_dict=False)[0]
+            pictures = model.vae.decode(latents / model.scaling + model.shift, return_dict=False)[0]
         return (pictures.float() / 2 + 0.5).clamp(0, 1).cpu()
 
-    return in_threads(passes, latents) if spread_over_threads(model.vae, model.device) else passes(latents)
+    with awake(model, model.vae):
+        return in_threads(passes, latents) if spread_over_threads(model.vae, model.device) else passes(latents)
 
 
 @torch.no_grad()
 def encode_images(model: Model, pictures: Tensor) -> Tensor:
     """Latent means z_0 (B, C, h, w) of pictures (B, 3, H, W) in [0, 1]."""
-    with model.autocast():
+    with awake(model, model.vae), model.autocast():
         moments = model.vae.encode(pictures.to(model.device) * 2 - 1).latent_dist
-    return moments.mean.float() * model.scaling
+    return (moments.mean.float() - model.shift) * model.scaling
 
 
 def to_pil(pictures: Tensor) -> list[Image.Image]:

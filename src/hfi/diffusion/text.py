@@ -1,7 +1,8 @@
 """Text conditions c: prompts through the text encoder, with soft tokens v* standing in for words.
 
 A soft token is written `<name>` in a prompt and stands for n embedding rows. The vocabulary is not touched: the rows are
-laid over the encoder's embedding output, so the same code serves frozen and learning rows.
+laid over the encoder's embedding output, so the same code serves frozen and learning rows. In a family with several text
+encoders a row holds the columns of each, side by side in the order of `model.encoders`; `split_rows` takes them apart.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hfi.diffusion.model import Model
+from hfi.diffusion.families import FAMILIES
+from hfi.diffusion.memory import awake
+from hfi.diffusion.model import Model, TextEncoder
+from hfi.diffusion.networks import pooled_row, with_pooled
 from hfi.errors import HFIError
 
 PLACEHOLDER = re.compile(r"(<[^<>\s]+>)")
@@ -21,17 +26,45 @@ MAX_CACHE = 20_000
 
 
 def embedding_table(model: Model) -> Tensor:
-    """The text encoder's embedding table (V, D)."""
-    return model.text_encoder.get_input_embeddings().weight
+    """The first text encoder's embedding table (V, D)."""
+    return model.encoders[0].table
+
+
+def token_width(model: Model) -> int:
+    """D of a soft token's rows: the widths of all text encoders together."""
+    return sum(encoder.table.shape[1] for encoder in model.encoders)
+
+
+def split_rows(model: Model, rows: Tensor) -> dict[str, Tensor]:
+    """A soft token's rows (n, D) as {text encoder: (n, D_i)}."""
+    parts = rows.split([encoder.table.shape[1] for encoder in model.encoders], -1)
+    return {encoder.name: part for encoder, part in zip(model.encoders, parts, strict=True)}
+
+
+def table_statistics(model: Model) -> tuple[Tensor, Tensor]:
+    """Mean and spread (D,) of every column over the vocabularies, float32, on the CPU."""
+    tables = [encoder.table.detach().float().cpu() for encoder in model.encoders]
+    return torch.cat([table.mean(0) for table in tables]), torch.cat([table.std(0) for table in tables])
+
+
+def word_rows(model: Model, word: str, count: int) -> Tensor | None:
+    """Rows (count, D) that a word has in the embedding tables, repeated in turn; None where a vocabulary lacks it."""
+    found = []
+    for encoder in model.encoders:
+        ids = encoder.tokenizer(word, add_special_tokens=False)["input_ids"]
+        if not ids:
+            return None
+        found.append(encoder.table.detach().float().cpu()[[ids[i % len(ids)] for i in range(count)]])
+    return torch.cat(found, 1)
 
 
 def token_ids(model: Model, prompts: Sequence[str], tokens: Mapping[str, Tensor] | None = None) -> Tensor:
-    """Token ids (B, L); the rows of soft tokens are numbered from V upward, in the order of `tokens`.
+    """Token ids (B, L), those of several text encoders side by side; the rows of soft tokens are numbered from V upward,
+    in the order of `tokens`.
 
-    Raises HFIError for a soft token of another width than the text encoder's.
+    Raises HFIError for a soft token of another width than the text encoders'.
     """
-    tokenizer, width = model.tokenizer, embedding_table(model).shape[1]
-    first, vocabulary = {}, embedding_table(model).shape[0]
+    width = token_width(model)
     for name, rows in (tokens or {}).items():
         if rows.ndim != 2 or rows.shape[1] != width:
             raise HFIError(
@@ -39,9 +72,16 @@ def token_ids(model: Model, prompts: Sequence[str], tokens: Mapping[str, Tensor]
                 field=f"soft token {name}",
                 remedy="use tokens that were inverted on this model",
             )
+    return torch.cat([_ids_of(encoder, prompts, tokens or {}) for encoder in model.encoders], 1)
+
+
+def _ids_of(encoder: TextEncoder, prompts: Sequence[str], tokens: Mapping[str, Tensor]) -> Tensor:
+    """Token ids (B, L) of one text encoder, as its tokenizer would give them for a prompt without soft tokens."""
+    tokenizer, first, vocabulary = encoder.tokenizer, {}, encoder.table.shape[0]
+    for name, rows in tokens.items():
         first[name] = range(vocabulary, vocabulary + len(rows))
         vocabulary += len(rows)
-    length = tokenizer.model_max_length if tokenizer.model_max_length < 10_000 else model.text_encoder.config.max_position_embeddings
+    begin = [tokenizer.bos_token_id] if encoder.name != "t5" else []
     batch = []
     for prompt in prompts:
         ids: list[int] = []
@@ -50,41 +90,59 @@ def token_ids(model: Model, prompts: Sequence[str], tokens: Mapping[str, Tensor]
                 ids.extend(first[piece])
             elif piece.strip():
                 ids.extend(tokenizer(piece, add_special_tokens=False)["input_ids"])
-        ids = [tokenizer.bos_token_id, *ids[: length - 2], tokenizer.eos_token_id]
-        batch.append(ids + [tokenizer.pad_token_id] * (length - len(ids)))
+        ids = [*begin, *ids[: encoder.length - 1 - len(begin)], tokenizer.eos_token_id]
+        batch.append(ids + [tokenizer.pad_token_id] * (encoder.length - len(ids)))
     return torch.tensor(batch)
 
 
 @contextlib.contextmanager
-def _rows_laid_over(model: Model, rows: Tensor | None) -> Iterator[None]:
-    """While open, ids at or above V look up `rows` (n, D) instead of the embedding table; gradients reach the rows."""
-    if rows is None:
-        yield
-        return
-    table = model.text_encoder.get_input_embeddings()
-    limit, seen = table.weight.shape[0], {}
+def _rows_laid_over(encoder: TextEncoder, ids: Tensor, rows: Tensor | None) -> Iterator[Tensor]:
+    """While open, ids (B, L) at or above V look up `rows` (n, D) instead of the embedding table; gradients reach the rows.
 
-    def before(_, args):
-        seen["ids"] = args[0]
-        return (args[0].clamp(max=limit - 1), *args[1:])
+    Yields the ids to call the encoder with: none of them above V, for CLIP's end of text may be its highest id.
+    """
+    if rows is None:
+        yield ids
+        return
+    limit = encoder.table.shape[0]
+    soft, places = ids >= limit, (ids - limit).clamp(min=0)
 
     def after(_, __, output):
-        soft = seen["ids"] >= limit
-        return torch.where(soft.unsqueeze(-1), rows[(seen["ids"] - limit).clamp(min=0)].to(output.dtype), output)
+        return torch.where(soft.unsqueeze(-1), rows[places].to(output.dtype), output)
 
-    hooks = [table.register_forward_pre_hook(before), table.register_forward_hook(after)]
+    hook = encoder.embedding.register_forward_hook(after)
     try:
-        yield
+        yield ids.masked_fill(soft, 0)
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()
 
 
 def encode_ids(model: Model, ids: Tensor, tokens: Mapping[str, Tensor] | None = None) -> Tensor:
     """Conditions c (B, L, D) in float32 for ids from `token_ids`; differentiable in the soft tokens."""
-    rows = torch.cat([value.to(model.device) for value in tokens.values()]) if tokens else None
-    with _rows_laid_over(model, rows):
-        return model.text_encoder(ids.to(model.device))[0].float()
+    rows = split_rows(model, torch.cat([value.to(model.device) for value in tokens.values()])) if tokens else {}
+    parts = ids.to(model.device).split([encoder.length for encoder in model.encoders], 1)
+    found = {}
+    for encoder, part in zip(model.encoders, parts, strict=True):
+        with awake(model, encoder.network), _rows_laid_over(encoder, part, rows.get(encoder.name)) as known:
+            found[encoder.name] = encoder.network(known, output_hidden_states=model.family in {"sdxl", "sd3"} and encoder.name != "t5")
+    return _assemble(model, found)
+
+
+def _assemble(model: Model, found: Mapping[str, Any]) -> Tensor:
+    """What the text encoders gave as one tensor c (B, L, D), float32, as the family's own pipeline puts it together."""
+    if model.family == "sd":
+        return found["clip"][0].float()
+    if model.family == "flux":
+        return with_pooled(found["t5"][0].float(), found["clip_l"].pooler_output.float())
+    # the last layer but one of both CLIPs, side by side
+    words = torch.cat([found[name].hidden_states[-2] for name in ("clip_l", "clip_g")], -1).float()
+    if model.family == "sdxl":
+        return with_pooled(words, found["clip_g"].text_embeds.float())
+    width = model.network.config.joint_attention_dim
+    words = torch.nn.functional.pad(words, (0, width - words.shape[-1]))
+    # without T5 its rows are zeros; SD3 was trained so
+    more = found["t5"][0].float() if "t5" in found else words.new_zeros(len(words), FAMILIES["sd3"].encoders[2].length, width)
+    return with_pooled(torch.cat([words, more], 1), torch.cat([found[name].text_embeds for name in ("clip_l", "clip_g")], -1).float())
 
 
 def encode_prompts(model: Model, prompts: Sequence[str], tokens: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -95,7 +153,7 @@ def encode_prompts(model: Model, prompts: Sequence[str], tokens: Mapping[str, Te
             part = plain[start : start + 64]
             for prompt, c in zip(part, encode_ids(model, token_ids(model, part)), strict=True):
                 if len(model.text_cache) < MAX_CACHE:
-                    model.text_cache[prompt] = c
+                    model.text_cache[prompt] = torch.zeros_like(c) if model.empty_is_zero and not prompt else c
         soft = list(dict.fromkeys(prompt for prompt in prompts if prompt not in model.text_cache))
         fresh = {}
         for start in range(0, len(soft), 64):
@@ -105,7 +163,9 @@ def encode_prompts(model: Model, prompts: Sequence[str], tokens: Mapping[str, Te
 
 
 def text_embeddings(model: Model, prompts: Sequence[str]) -> Tensor:
-    """One vector (B, D) for each prompt: the text encoder's state at the end of the text, float32, not normalised."""
+    """One vector (B, D) for each prompt, float32, not normalised: the pooled one, else the text encoder's state at the end of the text."""
+    if model.pooled:
+        return pooled_row(model, encode_prompts(model, prompts))
     ends = (token_ids(model, prompts) == model.tokenizer.eos_token_id).int().argmax(1)
     c = encode_prompts(model, prompts)
     return c[torch.arange(len(prompts)), ends.to(c.device)]
@@ -113,17 +173,18 @@ def text_embeddings(model: Model, prompts: Sequence[str]) -> Tensor:
 
 def last_states(model: Model, prompts: Sequence[str], tokens: Mapping[str, Tensor] | None = None) -> Tensor:
     """The text encoder's state (B, D) at the last word of each prompt, or row of its last soft token; of the empty prompt at its start."""
-    ends = (token_ids(model, prompts, tokens) == model.tokenizer.eos_token_id).int().argmax(1)
+    first = model.encoders[0]  # of several text encoders the one whose states come first
+    ends = (_ids_of(first, prompts, tokens or {}) == first.tokenizer.eos_token_id).int().argmax(1)
     c = encode_prompts(model, prompts, tokens)
     return c[torch.arange(len(prompts)), ends.to(c.device) - 1]
 
 
 def listed(model: Model, names: Sequence[str], tokens: Mapping[str, Tensor] | None = None) -> list[str]:
-    """The names as lists "a, b, c", in as few prompts as the text encoder's length allows."""
-    prompts: list[str] = []
+    """The names as lists "a, b, c", in as few prompts as the (first) text encoder's length allows."""
+    prompts, first = [], model.encoders[0]
     for name in names:
         longer = f"{prompts[-1]}, {name}" if prompts else name
-        whole = bool(token_ids(model, [longer], tokens)[0, -2] == model.tokenizer.pad_token_id)  # padding: nothing was cut off
+        whole = bool(_ids_of(first, [longer], tokens or {})[0, -2] == first.tokenizer.pad_token_id)  # padding: nothing was cut off
         if prompts and whole:
             prompts[-1] = longer
         else:

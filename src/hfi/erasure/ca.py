@@ -42,7 +42,7 @@ def train_ca(
 ) -> Delta:
     """Fine-tune keys and values towards the conditions' targets; arguments and hooks are those of `loop.train`, `stored` is not used."""
     pictures = anchor_latents(model, conditions.target[: conditions.tokens], c_0, config.ca, seed)
-    trained, target = keys_and_values(model.unet), own_prediction(model, conditions)
+    trained, target = keys_and_values(model.network), own_prediction(model, conditions)
     return Delta(
         train(
             model, trained, target, conditions, c_0, pictures, benign, config.ca, seed, resume, snapshots=config.snapshot_steps(), **hooks

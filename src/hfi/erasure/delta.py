@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hfi.diffusion.guidance import Guidance, ordered_sum
 from hfi.diffusion.model import Model
+from hfi.diffusion.text import encode_prompts
 from hfi.erasure.strength import check_strength
 from hfi.erasure.trainable import swapped
 from hfi.errors import HFIError
@@ -74,13 +75,13 @@ def load_delta(path: Path, model: Model | None = None) -> Delta:
 
 def check_fits(model: Model, delta: Delta, file: Path | None = None) -> None:
     """Raise HFIError for a delta of another model: a missing or wrongly shaped tensor is never skipped."""
-    parameters, width = dict(model.unet.named_parameters()), model.unet.config.cross_attention_dim
+    parameters = dict(model.network.named_parameters())
     remedy = "use the delta with the model it was made for"
     for name, value in delta.weights.items():
         if name not in parameters or parameters[name].shape != value.shape:
             raise HFIError("does not fit this model", file=file, field=name, remedy=remedy)
     for number, one in enumerate(delta.guidance):
-        if one.c_s.ndim != 3 or one.c_s.shape[-1] != width:
+        if one.c_s.ndim != 3 or one.c_s.shape[-1] != encode_prompts(model, [""]).shape[-1]:
             raise HFIError("does not fit this model", file=file, field=f"guidance/{number}", remedy=remedy)
     if delta.manifest.get("model_hash", model.hash) != model.hash:
         raise HFIError(f"was made for {delta.manifest.get('model', 'another model')}", file=file, field="model_hash", remedy=remedy)
@@ -125,7 +126,7 @@ def applied(model: Model, delta: Delta | Mapping[str, Tensor], strength: float =
     if strength == 0:
         yield
         return
-    parameters, before = dict(model.unet.named_parameters()), model.guidance
+    parameters, before = dict(model.network.named_parameters()), model.guidance
     chosen = {name: parameters[name] for name in delta.weights}
     values = {name: value.data + strength * delta.weights[name].to(value.device, value.dtype) for name, value in chosen.items()}
     more = (replace(one, c_s=one.c_s.to(model.device), strength=strength * one.strength) for one in delta.guidance)

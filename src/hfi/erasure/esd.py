@@ -38,7 +38,7 @@ def train_esd(
     **hooks: Callable,
 ) -> Delta:
     """Fine-tune the layers that `erase.esd.layers` names; arguments and hooks are those of `loop.train`."""
-    trained = (cross_attention if config.esd.layers == "esd-x" else other_layers)(model.unet)
+    trained = (cross_attention if config.esd.layers == "esd-x" else other_layers)(model.network)
 
     def target(batch: Batch, original: Mapping[str, Tensor]) -> Tensor:
         with swapped(trained, original):

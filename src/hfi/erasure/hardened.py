@@ -84,7 +84,7 @@ def harden(
     """
     hard = config.hardened
     kept = max(config.preservation, hard.preservation)
-    original = {name: parameter.data for name, parameter in cross_attention(model.unet).items()}
+    original = {name: parameter.data for name, parameter in cross_attention(model.network).items()}
     state = Rounds.from_tensors(resume) if resume else Rounds()
     inner = {name.removeprefix("inner/"): value for name, value in resume.items() if name.startswith("inner/")} if resume else None
     while not finished(state.points, hard.patience, hard.rounds):

@@ -81,7 +81,7 @@ def train(
     """
     original = {name: parameter.data for name, parameter in trained.items()}
     for name, parameter in trained.items():
-        parameter.data = parameter.data.clone()
+        parameter.data = parameter.data.float().clone()  # float32 masters, however the weights are held
         if begin and name in begin:
             parameter.data.copy_(begin[name])
         parameter.requires_grad_(True)
@@ -92,7 +92,7 @@ def train(
     probe, begun = _probe(model, benign, c_0, original, trained, seed), time.monotonic()
     sums = resume["sums"].tolist() if resume else [0.0, 0.0, 0.0]
     try:
-        with constant_weights(model.unet):
+        with constant_weights(model.network):
             for step in range(start, config.steps):
                 for micro in range(config.accumulate):
                     with swapped(trained, teacher.values), torch.no_grad():

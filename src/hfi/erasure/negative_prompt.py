@@ -15,6 +15,7 @@ from torch import Tensor
 from hfi.config import Erase
 from hfi.diffusion.guidance import Guidance
 from hfi.diffusion.model import Model
+from hfi.diffusion.sampling import check_guidable
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.delta import Delta
 from hfi.erasure.loop import Benign
@@ -32,4 +33,5 @@ def guide_negative(
     **hooks: Callable,
 ) -> Delta:
     """No weight changes: only the names of what is not wanted are looked at."""
+    check_guidable(model)
     return Delta(guidance=(Guidance("negative_prompt", conditions.together.cpu()),))

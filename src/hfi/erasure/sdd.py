@@ -14,13 +14,17 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from hfi.config import Erase
+from hfi.diffusion.families import require
+from hfi.diffusion.lora import low_rank, weight_delta
 from hfi.diffusion.model import Model, predict_noise
+from hfi.diffusion.networks import token_rows
 from hfi.erasure.closed_form import closed_form
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.delta import Delta
 from hfi.erasure.latents import Batch
 from hfi.erasure.loop import Benign, Target, train
 from hfi.erasure.trainable import cross_attention
+from hfi.errors import HFIError
 
 
 def train_sdd(
@@ -37,34 +41,42 @@ def train_sdd(
     **hooks: Callable,
 ) -> Delta:
     """Fine-tune cross-attention. `stored`: latents of flagged pictures; the other arguments and the hooks are those of `loop.train`."""
-    trained = cross_attention(model.unet)
+    for name in ("start", "finish"):
+        if getattr(config, name) == "closed_form":
+            require(model.family, "closed_form", f"erase.{name}")
+            if config.trainable == "lora":
+                raise HFIError("goes with erase.trainable=cross_attention", field=f"erase.{name}", remedy=f"leave out erase.{name}")
+    trained = cross_attention(model.network)
     original = {name: parameter.data for name, parameter in trained.items()}
+    parts = (own_prediction(model, conditions), conditions, c_0, stored, benign, config, seed, resume)
+    if config.trainable == "lora":
+        return Delta(_low_rank(model, trained, parts, config, seed, hooks))
 
     def edited(weights: Mapping[str, Tensor], preservation: float) -> dict[str, Tensor]:
-        return closed_form(weights, conditions.c, conditions.reading, benign.c, preservation)
+        c_s, reading = (token_rows(model, c) for c in (conditions.c, conditions.reading))
+        return closed_form(weights, c_s, reading, token_rows(model, benign.c) if len(benign.c) else benign.c, preservation)
 
     if begin is None and config.start == "closed_form":
         begin = edited(original, config.start_preservation)
-    change = train(
-        model,
-        trained,
-        own_prediction(model, conditions),
-        conditions,
-        c_0,
-        stored,
-        benign,
-        config,
-        seed,
-        resume,
-        snapshots=config.snapshot_steps(),
-        begin=begin,
-        **hooks,
-    )
+    change = train(model, trained, *parts, snapshots=config.snapshot_steps(), begin=begin, **hooks)
     if config.finish == "closed_form":
         left = {name: weight + change[name].to(weight) for name, weight in original.items()}
         last = edited(left, config.finish_preservation)
         change |= {name: (weight - original[name]).float().cpu() for name, weight in last.items()}
     return Delta(change)
+
+
+def _low_rank(model: Model, trained: Mapping, parts: tuple, config: Erase, seed: int, hooks: dict[str, Callable]) -> dict[str, Tensor]:
+    """The change of the weights that low-rank adapters on `trained` learn; student and teacher are adapters."""
+    with low_rank(model.network, trained, config.lora_rank, config.lora_alpha, seed) as adapters:
+        start = {name: parameter.detach().float().cpu().clone() for name, parameter in adapters.items()}
+
+        def as_weights(change: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return weight_delta({name: start[name] + change[name] for name in start}, config.lora_rank, config.lora_alpha)
+
+        if on_snapshot := hooks.get("on_snapshot"):
+            hooks = {**hooks, "on_snapshot": lambda done, change: on_snapshot(done, as_weights(change))}
+        return as_weights(train(model, adapters, *parts, snapshots=config.snapshot_steps(), **hooks))
 
 
 def own_prediction(model: Model, conditions: Conditions) -> Target:

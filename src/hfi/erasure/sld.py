@@ -16,6 +16,7 @@ from torch import Tensor
 from hfi.config import Erase
 from hfi.diffusion.guidance import Guidance
 from hfi.diffusion.model import Model
+from hfi.diffusion.sampling import check_guidable
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.delta import Delta
 from hfi.erasure.loop import Benign
@@ -40,4 +41,5 @@ def guide_sld(
     **hooks: Callable,
 ) -> Delta:
     """No weight changes: only the names of what is not wanted are looked at."""
+    check_guidable(model)
     return Delta(guidance=(Guidance("sld", conditions.together.cpu(), STRENGTHS[config.sld.strength]),))

@@ -8,29 +8,36 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from hfi.diffusion.families import text_weights
 from hfi.errors import HFIError
 
 
-def cross_attention(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """The parameters of every cross-attention layer by name (SDD: only these learn; 80 tensors in SD 1.x)."""
-    found = {name: parameter for name, parameter in unet.named_parameters() if ".attn2." in name}
+def cross_attention(network: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The parameters of every cross-attention layer by name (SDD: only these learn; 80 tensors in SD 1.x).
+
+    A joint-attention transformer (SD3, FLUX) has none; there the text stream's query, key and value projections learn (ours).
+    """
+    names = set(text_weights(name for name, _ in network.named_parameters()))
+    found = {name: parameter for name, parameter in network.named_parameters() if name in names}
     if not found:
-        raise HFIError("has no cross-attention layers to train", field="model", remedy="use a UNet with text conditioning")
+        raise HFIError("has no cross-attention layers to train", field="model", remedy="use a network with text conditioning")
     return found
 
 
-def keys_and_values(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+def keys_and_values(network: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The cross-attention parameters that read the text."""
-    return {name: parameter for name, parameter in cross_attention(unet).items() if ".to_k." in name or ".to_v." in name}
+    reading = (".to_k.", ".to_v.", ".add_k_proj.", ".add_v_proj.")
+    return {name: parameter for name, parameter in cross_attention(network).items() if any(part in name for part in reading)}
 
 
-def other_layers(unet: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+def other_layers(network: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The parameters of every linear and convolution layer outside cross-attention (ESD-u)."""
-    layers = {f"{name}." for name, layer in unet.named_modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)}
+    layers = {f"{name}." for name, layer in network.named_modules() if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)}
+    through_text = cross_attention(network)
     return {
         name: parameter
-        for name, parameter in unet.named_parameters()
-        if ".attn2." not in name and name[: name.rindex(".") + 1] in layers
+        for name, parameter in network.named_parameters()
+        if name not in through_text and name[: name.rindex(".") + 1] in layers
     }
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hfi.config import Erase
+from hfi.diffusion.families import require
 from hfi.diffusion.model import Model
 from hfi.erasure.closed_form import closed_form
 from hfi.erasure.conditions import Conditions
@@ -37,7 +38,8 @@ def edit_uce(
     **hooks: Callable,
 ) -> Delta:
     """The edit in a second, without steps: only `conditions` and `benign` are looked at."""
-    settings, trained = config.uce, keys_and_values(model.unet)
+    require(model.family, "closed_form", "erase.method")
+    settings, trained = config.uce, keys_and_values(model.network)
     last = settings.states == "last"
     forgotten, read = (conditions.end, conditions.reading_end) if last else (conditions.c, conditions.reading)
     kept = benign.end if last and benign.end is not None else benign.c

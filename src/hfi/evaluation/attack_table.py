@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from hfi.attacks.budget import METHODS, read_prompts, variants
-from hfi.diffusion.model import Model, load_model
+from hfi.diffusion.model import Model, load_model, study_model
 from hfi.diffusion.prompts import load_vocabulary, members
 from hfi.erasure.delta import applied, load_delta
 from hfi.errors import HFIError
@@ -45,7 +45,7 @@ def attack_study(study: Workspace, methods: Sequence[str], delta: Path | None = 
     change = load_delta(file)
     vocabulary = load_vocabulary(config.concept.vocabulary)
     names = members(config.concept, vocabulary)
-    model = load_model(config.model, config.device, config.dtype)
+    model = study_model(config)
     check_fits(file, model)
     other = load_control(control, model, study) if control else None
     judge = load_judge(config.evaluate.judge, vocabulary, str(model.device))

@@ -91,7 +91,7 @@ def prompt_pairs(images: Generated, reward) -> tuple[tuple[str, str], ...]:
 
 def predictions_now(model: Model, c: Tensor) -> Callable[[Tensor, Tensor, Sequence[int]], Tensor]:
     """A function that predicts under c (N, L, D) with the weights that the model has at this moment, whatever is laid over them later."""
-    parameters = dict(model.unet.named_parameters())
+    parameters = dict(model.network.named_parameters())
     weights = {name: parameter.data for name, parameter in parameters.items()}  # laying a delta over them moves pointers only
 
     def original(z_t: Tensor, t: Tensor, places: Sequence[int]) -> Tensor:

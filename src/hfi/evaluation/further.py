@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from hfi.config import StudyConfig
-from hfi.diffusion.model import load_model
+from hfi.diffusion.model import study_model
 from hfi.diffusion.prompts import concept_words, load_vocabulary, members
 from hfi.errors import HFIError
 from hfi.evaluation import detection, distances, quality
@@ -56,7 +56,7 @@ def measure(study: Workspace) -> dict:
     wanted = [(path, *chosen(study, path)) for path in config.prompts]
     detectors, far = load_measures(study)
     published = []
-    model = load_model(study.config.model, study.config.device, study.config.dtype) if config.prompts else None
+    model = study_model(study.config) if config.prompts else None
     for path, file, prompts in wanted:
         found, files, texts = draw_prompt_file(model, study, path, file, prompts)
         published.append((found, PictureSet(found["file"], files["before"], files["after"], texts, texts)))

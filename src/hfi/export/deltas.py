@@ -73,7 +73,7 @@ def write_parts(path: Path, parts: Sequence[Part], model: Model, header: Mapping
 
 def original_of(model: Model, parts: Sequence[Part]) -> str:
     """The fingerprint of the original weights that these deltas are put on."""
-    parameters = dict(model.unet.named_parameters())
+    parameters = dict(model.network.named_parameters())
     return fingerprint((name, parameters[name]) for name in sorted({name for part in parts for name in part.weights}))
 
 
@@ -89,7 +89,7 @@ def read_parts(path: str | Path, model: Model) -> list[Part]:
     if any(name.startswith("guidance/") for name in tensors):
         raise _guided(path)
     if is_lora(tensors):
-        parts = [Part(header.get("concept", path.stem), weights_of_lora(tensors, model.unet, path))]
+        parts = [Part(header.get("concept", path.stem), weights_of_lora(tensors, model.network, path))]
     else:
         parts = _split(tensors, header, path)
     parts = [replace(part, weights={name: value.float() for name, value in part.weights.items()}) for part in parts]
@@ -127,7 +127,7 @@ def _split(tensors: dict[str, Tensor], header: dict[str, str], path: Path) -> li
 
 def check_fit(weights: Mapping[str, Tensor], model: Model, path: str | Path) -> None:
     """Raise HFIError naming the first tensor that the model's UNet has not, or has in another shape."""
-    parameters = dict(model.unet.named_parameters())
+    parameters = dict(model.network.named_parameters())
     for name, value in weights.items():
         if name not in parameters:
             raise HFIError("the model has no such weight", file=path, field=name, remedy=USE_ITS_MODEL)

@@ -156,7 +156,7 @@ class Work:
             relative_error=round(found.error, 6),
             relative_error_by_weight={name: round(error, 6) for name, error in found.errors.items()},
             left_out=found.left_out,
-            **kohya_header(found, stem, self.model.unet.config.cross_attention_dim),
+            **kohya_header(found, stem, self.model.network.config.cross_attention_dim),
         )
         path = self.note(f"{stem}.safetensors", "lora")
         write_file(path, found.tensors, header)

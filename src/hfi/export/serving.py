@@ -74,6 +74,6 @@ def put_on(model: Model, parts: Sequence[Part]) -> None:
     """Add deltas to the model's weights for good, in float32."""
     delta = combined(parts)
     check_fit(delta, model, "deltas")
-    parameters = dict(model.unet.named_parameters())
+    parameters = dict(model.network.named_parameters())
     for name, value in delta.items():
         parameters[name].add_(value.to(parameters[name].device, parameters[name].dtype))

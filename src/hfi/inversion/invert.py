@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hfi.diffusion.model import Model
 from hfi.diffusion.sampling import decode, sample_latents, to_pil
-from hfi.diffusion.text import embedding_table, encode_prompts
+from hfi.diffusion.text import encode_prompts, split_rows, token_width
 from hfi.errors import HFIError
 from hfi.generation.generate import Generated, save_picture
 from hfi.inversion.learn import Lesson, fresh_state, initial_rows, learn_with_checkpoints
@@ -104,7 +104,7 @@ def invert(model: Model, images: Generated, reward: RewardResult, study: Workspa
         _preview(model, tokens, study, run)
         for leftover in run.folder.glob("*.checkpoint.*"):
             leftover.unlink()
-        run.facts.update(tokens=list(tokens), vectors=config.vectors, width=embedding_table(model).shape[1])
+        run.facts.update(tokens=list(tokens), vectors=config.vectors, width=token_width(model))
     return Inverted.load(study)
 
 
@@ -129,7 +129,8 @@ def _learn(
         lambda done, loss: progress.update(task, completed=done, note=f"loss {loss:.4f}" if loss == loss else ""),
     )
     for record, value in zip(records, rows, strict=True):
-        about = {"format": "pt", "concept": study.config.concept.name, "model_hash": model.hash}
+        columns = " ".join(f"{encoder}:{part.shape[1]}" for encoder, part in split_rows(model, value).items())
+        about = {"format": "pt", "concept": study.config.concept.name, "model_hash": model.hash, "columns": columns}
         write_tensors(run.path(record["file"]), {record["token"]: value}, about)
     return dict(zip(names, curves, strict=True))
 

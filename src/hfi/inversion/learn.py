@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hfi.diffusion.fast import constant_weights
 from hfi.diffusion.model import Model, add_noise, predict_noise
-from hfi.diffusion.text import embedding_table, encode_ids, token_ids
+from hfi.diffusion.text import encode_ids, table_statistics, token_ids, word_rows
 from hfi.errors import Diverged, HFIError
 from hfi.inversion.objective import weighted_denoising_loss
 from hfi.seeds import generator
@@ -67,14 +67,14 @@ def initial_rows(model: Model, vectors: int, word: str, seed: int, *index: int |
 
     Random rows have the table's mean and spread per dimension.
     """
-    table = embedding_table(model).detach().float().cpu()
-    noise = torch.randn(vectors, table.shape[1], generator=generator(seed, "initial rows", *index))
+    mean, spread = table_statistics(model)
+    noise = torch.randn(vectors, len(mean), generator=generator(seed, "initial rows", *index))
     if not word:
-        return table.mean(0) + table.std(0) * noise
-    ids = model.tokenizer(word, add_special_tokens=False)["input_ids"]
-    if not ids:
+        return mean + spread * noise
+    rows = word_rows(model, word, vectors)
+    if rows is None:
         raise HFIError(f"{word!r} has no token in this model's vocabulary", field="invert.initial_word", remedy="choose another word")
-    return table[[ids[i % len(ids)] for i in range(vectors)]] + 0.01 * table.std(0) * noise
+    return rows + 0.01 * spread * noise
 
 
 def fresh_state(rows: Tensor) -> State:
@@ -121,7 +121,7 @@ def learn_tokens(
         }
     templates = TEMPLATES[kind]
     ids = token_ids(model, [template.format(name) for name in rows for template in templates], rows)
-    with constant_weights(model.unet):
+    with constant_weights(model.network):
         for step in range(begun, steps):
             parts = [_batch(model, lesson, batch_size, len(templates), generator(seed, stage, lesson.index, step)) for lesson in lessons]
             z_0, eps, t, template, weight = (torch.cat(column) for column in zip(*parts, strict=True))

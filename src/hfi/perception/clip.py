@@ -1,4 +1,4 @@
-"""CLIP embeddings of pictures and texts, L2-normalised; pictures' embeddings are cached on disk by content."""
+"""CLIP and SigLIP embeddings of pictures and texts, L2-normalised; pictures' embeddings are cached on disk by content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAVE_SECONDS = 60.0  # most embedding work that an interruption can cost
 
 @dataclass
 class Encoder:
-    """A CLIP model with its tokenizer and its PIL image processor (pinned: other backends resize differently)."""
+    """A CLIP or SigLIP model with its tokenizer and its PIL image processor (pinned: other backends resize differently)."""
 
     name: str
     hash: str  # over weights and image processing: what an embedding depends on, beside the picture
@@ -40,7 +40,8 @@ class Encoder:
     @property
     def width(self) -> int:
         """D, the length of an embedding."""
-        return self.model.config.projection_dim
+        config = self.model.config
+        return config.vision_config.hidden_size if config.model_type == "siglip" else config.projection_dim
 
     @property
     def logit_scale(self) -> float:
@@ -75,6 +76,8 @@ class Encoder:
             part = missing[start : start + BATCH]
             length = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
             ids = self.tokenizer(part, padding="max_length", truncation=True, max_length=length, return_tensors="pt").to(self.device)
+            if self.model.config.model_type == "siglip":  # learned on padded texts without a mask
+                ids = {"input_ids": ids["input_ids"]}
             with torch.no_grad():
                 rows = self.model.get_text_features(**ids).pooler_output.float()
             self._texts.update(zip(part, torch.nn.functional.normalize(rows, dim=-1).cpu(), strict=True))
@@ -103,12 +106,21 @@ class Encoder:
 
 
 def load_encoder(source: str | Path, device: str = "cpu") -> Encoder:
-    """Load 'emoji' (the embedded CLIP), a transformers CLIP folder or a hub id; only safetensors are read.
+    """Load 'emoji' (the embedded CLIP), a transformers folder or a hub id of a CLIP or SigLIP; only safetensors are read.
 
     Raises HFIError naming what cannot be loaded.
     """
-    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+    from transformers import (
+        AutoConfig,
+        AutoTokenizer,
+        CLIPImageProcessorPil,
+        CLIPModel,
+        CLIPTokenizer,
+        SiglipImageProcessorPil,
+        SiglipModel,
+    )
 
+    kinds = {"clip": (CLIPModel, CLIPTokenizer, CLIPImageProcessorPil), "siglip": (SiglipModel, AutoTokenizer, SiglipImageProcessorPil)}
     source = str(source)
     if source == "emoji":
         from hfi import emoji
@@ -132,18 +144,22 @@ def load_encoder(source: str | Path, device: str = "cpu") -> Encoder:
         with warnings.catch_warnings(), quiet_loading():
             warnings.simplefilter("ignore")
             local = {"local_files_only": folder is not None}
-            model, report = CLIPModel.from_pretrained(
+            kind = AutoConfig.from_pretrained(str(place), **local).model_type
+            if kind not in kinds:
+                raise ValueError(f"it is a {kind} model")
+            network, words, pictures = kinds[kind]
+            model, report = network.from_pretrained(
                 str(place), use_safetensors=True, output_loading_info=True, dtype=torch.float32, **local
             )
-            tokenizer = CLIPTokenizer.from_pretrained(str(place), **local)
-            processor = CLIPImageProcessorPil.from_pretrained(str(place), **local)
+            tokenizer = words.from_pretrained(str(place), **local)
+            processor = pictures.from_pretrained(str(place), **local)
     except Exception as error:  # the libraries raise many kinds here; all mean the same to the user
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:140]
         raise HFIError(
             f"not a CLIP that can be loaded ({first})",
             file=source,
             field="encoder",
-            remedy="give a folder with a CLIPModel in "
+            remedy="give a folder with a CLIPModel or SiglipModel in "
             "safetensors, its tokenizer and preprocessor_config.json, or check the hub id and the network",
         ) from error
     if missing := sorted(report["missing_keys"]):
@@ -151,7 +167,7 @@ def load_encoder(source: str | Path, device: str = "cpu") -> Encoder:
             f"lacks {len(missing)} weights, the first is {missing[0]}",
             file=source,
             field="encoder",
-            remedy="give a complete CLIPModel, not one of its halves",
+            remedy="give a complete model, not one of its halves",
         )
     model.requires_grad_(False).eval().to(pick_device(device))
     key = digest([model_hash(str(place)), type(processor).__name__, _plain(processor.to_dict())])

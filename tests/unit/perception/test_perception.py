@@ -110,3 +110,29 @@ def test_the_word_judge_chooses_among_all_objects_and_neither(tiny_root, picture
 def test_unknown_judges_are_refused(tiny_root, spec):
     with pytest.raises(HFIError, match="unknown judge"):
         load_judge(spec, load_vocabulary(str(tiny_root / "vocabulary.json")))
+
+
+def test_a_siglip_serves_as_encoder_with_its_own_cache(tmp_path, pictures, monkeypatch):
+    """Its embeddings are transformers' own, with the PIL backend; the cache of a CLIP is never mistaken for its own."""
+    from transformers import SiglipImageProcessorPil, SiglipModel
+
+    import tiny_families
+
+    folder = tiny_families.save_siglip(tmp_path / "siglip")
+    siglip = load_encoder(str(folder))
+    found = siglip.images(pictures, cache=tmp_path)
+    opened = [Image.open(path).convert("RGB") for path in pictures]
+    pixels = SiglipImageProcessorPil.from_pretrained(folder)(images=opened, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        theirs = SiglipModel.from_pretrained(folder).get_image_features(pixel_values=pixels).pooler_output
+    torch.testing.assert_close(found, torch.nn.functional.normalize(theirs, dim=-1))
+    assert found.shape == (5, siglip.width) and type(siglip.processor) is SiglipImageProcessorPil and siglip.logit_scale > 0
+    texts = siglip.texts(["a cat", "dog"])
+    assert texts.shape == (2, siglip.width) and not torch.equal(*texts)
+    monkeypatch.setattr(type(siglip), "_embed_all", lambda *_: pytest.fail("embedded again"))
+    assert torch.equal(siglip.images(pictures, cache=tmp_path), found)
+
+
+def test_an_encoder_of_another_kind_is_named(tmp_path, tiny_root):
+    with pytest.raises(HFIError, match="it is a clip_text_model model"):
+        load_encoder(str(tiny_root / "pipeline" / "text_encoder"))
