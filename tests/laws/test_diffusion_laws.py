@@ -110,7 +110,9 @@ def test_constant_weights_change_nothing_and_never_outlive_their_promise(tiny_ro
     learning = {name: weight for name, weight in model.unet.named_parameters() if ".attn2." in name}
     for weight in learning.values():
         weight.requires_grad_(True)
-    z, t, c = torch.randn(4, 4, 4, 4), torch.randint(1000, (4,)), encode_prompts(model, PROMPTS)
+    draw = torch.Generator().manual_seed(0)
+    z, t = torch.randn(4, 4, 4, 4, generator=draw), torch.randint(1000, (4,), generator=draw)
+    c = encode_prompts(model, PROMPTS)
 
     def measured():
         prediction = predict_noise(model, z, t, c)
