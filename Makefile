@@ -41,7 +41,7 @@ style: $(STAMP)  ## the same for the style recipe: studies/style/report.html
 	@$(BIN)/hfi run recipes/style.yaml
 
 test: $(STAMP)  ## the tests, under ten minutes on two cores
-	@$(BIN)/python -m pytest -m "not slow and not browser" $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser" $(PYTEST_FLAGS)
 
 test-slow: $(STAMP)  ## the slow kinds: kill -9 in every stage, the wheel, the full demo
 	@$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)

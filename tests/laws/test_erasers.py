@@ -181,7 +181,7 @@ def test_uce_on_two_parameters_equals_the_one_derived_by_hand(monkeypatch):
     one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
     lone = lambda state: state.unsqueeze(0)  # noqa: E731
     conditions = Conditions(("v",), lone(one), lone(0 * one), lone(0 * one), 1, 0.0, one, 0 * one, lone(one))
-    model = type("Nothing", (), {"unet": None})
+    model = type("Nothing", (), {"network": None, "family": "sd"})
     found = edit_uce(model, conditions, one, one, Benign(torch.zeros(1, 1), lone(other), other), Erase(method="uce"), 0)
     torch.testing.assert_close(found.weights["x.to_k.weight"], torch.tensor([[0.9 / 3 - 0.9, 0.0]]))
     twice = Erase(method="uce", uce={"erase_scale": 2.0})  # 0.5 w1 / (2 + 0.5)

@@ -16,7 +16,7 @@ hfi push studies/mine me/no-weapons --dry-run (the list of files)
 hfi push studies/mine me/no-weapons --yes
 
 Uploaded are the model card, delta, LoRA and checkpoint files, and the diffusers folder, as 'hfi export' wrote them; never pictures,
-judgements, latents or soft tokens. Nothing else in hfi uploads anything."""
+judgements, latents or soft tokens. No other command uploads anything."""
 
 
 def push(study: Study,
