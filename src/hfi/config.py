@@ -333,6 +333,8 @@ class Erase(Training):
         defaults = {"method": "sdd", "concept": "tokens", "words": []}
         if self.finish == "steps":
             defaults |= {"finish": "steps", "finish_preservation": self.finish_preservation}
+        if self.trainable == "cross_attention":
+            defaults |= {"trainable": "cross_attention", "lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
         return {name: value for name, value in found.items() if name not in defaults or value != defaults[name]}
 
 
