@@ -75,13 +75,17 @@ def pareto(points: Sequence[tuple[str, float | None, float | None]]) -> Markup:
         marks.append(Markup('<text x="{:.0f}" y="348" font-size="12" text-anchor="middle">{}</text>').format(at(tick, 0)[0], tick))
         level = tick * top
         marks.append(Markup('<text x="44" y="{:.0f}" font-size="12" text-anchor="end">{:.2f}</text>').format(at(0, level)[1] + 4, level))
-    for name, x, y in known:
+    lowest: dict[int, float] = {}  # of the names written in a column so far: a name that would cover one goes below it
+    for name, x, y in sorted(known, key=lambda point: -point[2]):
         beaten = any(a <= x and b <= y and (a, b) != (x, y) for _, a, b in known)
         px, py = at(x, y)
+        near = range(round(px / 60) - 1, round(px / 60) + 2)
+        written = max([py, *(lowest[column] + 14 for column in near if column in lowest)])
+        lowest[round(px / 60)] = written
         marks.append(
             Markup('<circle cx="{0:.1f}" cy="{1:.1f}" r="5" fill="{2}" stroke="#0b6b63" stroke-width="2"/>'
-                   '<text x="{3:.1f}" y="{1:.1f}" dy="4" font-size="12">{4}</text>').format(
-                px, py, "#fff" if beaten else "#0b6b63", px + 9, name)
+                   '<text x="{3:.1f}" y="{5:.1f}" dy="4" font-size="12">{4}</text>').format(
+                px, py, "#fff" if beaten else "#0b6b63", px + 9, name, written)
         )  # fmt: skip
     words = "; ".join(f"{name}: draws it {x:.2f}, loses {y:.2f}" for name, x, y in known)
     return Markup(
