@@ -19,6 +19,7 @@ METHODS = {  # in the order of tables: name -> what it is
     "embedding": "a free prompt embedding",
 }
 BLIND = {"plain", "stored", "ringabell", "noise"}  # never see the UNet: what they find is the same before and after erasing
+SEARCHES = {"ringabell", "p4d", "unlearndiffatk"}  # look for token ids; not for families whose text encoders differ in vocabulary
 TOGETHER = {"plain", "stored", "reinversion", "noise"}  # take all targets at once
 PREFIX = {"harm": 5, "style": 3}  # K of UnlearnDiffAtk by kind of concept
 

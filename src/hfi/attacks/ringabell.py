@@ -17,16 +17,16 @@ from hfi.attacks.found import Found, Run, Target
 from hfi.attacks.words import reading, room, sequence, words
 from hfi.config import RingABellAttack
 from hfi.diffusion.model import Model
-from hfi.diffusion.text import encode_ids, encode_prompts
+from hfi.diffusion.text import encode_ids, encode_prompts, token_ids
 from hfi.seeds import generator
 
 
 def attack(model: Model, target: Target, config: RingABellAttack, seed: int, run: Run) -> Found:
     """A prompt for each target, one search after the other."""
     pairs = target.pairs[: config.pairs]
-    v = concept_vector(*(encode_prompts(model, [pair[side] for pair in pairs]) for side in (0, 1)))
-    goals = encode_prompts(model, target.prompts) + config.strength * v
     choices, length, saved = words(model), min(config.tokens, room(model)), run.saved()
+    v = concept_vector(*(states(model, [pair[side] for pair in pairs]) for side in (0, 1)))
+    goals = states(model, target.prompts) + config.strength * v
     found = {int(name.removeprefix("found/")): value for name, value in (saved or {}).items() if name.startswith("found/")}
     losses = saved["losses"] if saved else torch.zeros(len(target), 2)
     encoded = int(saved["encoded"]) if saved else len(target) + 2 * len(pairs)
@@ -75,6 +75,12 @@ def attack(model: Model, target: Target, config: RingABellAttack, seed: int, run
 def concept_vector(c_with: Tensor, c_without: Tensor) -> Tensor:
     """v (L, D): the mean difference of conditions (P, L, D) with the concept and without (equation 1)."""
     return (c_with - c_without).mean(0)
+
+
+@torch.no_grad()
+def states(model: Model, prompts: Sequence[str]) -> Tensor:
+    """Conditions (B, L, D) as the text encoders give them: SDXL draws the empty prompt from zeros, but here it is a text like others."""
+    return encode_ids(model, token_ids(model, prompts)) if model.empty_is_zero else encode_prompts(model, prompts)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ def attack(model: Model, target: Target, config: UnlearnDiffAttack, seed: int, r
     choices = words(model).to(model.device)
     table = embedding_table(model).detach()[choices].float()
     after = [prompt_ids(model, prompt) for prompt in target.prompts]
-    vocabulary = embedding_table(model).shape[0]
+    vocabulary = model.encoders[0].table.shape[0]
     soft = torch.stack(
         [sequence(model, [*range(vocabulary + i * count, vocabulary + (i + 1) * count), *ids]) for i, ids in enumerate(after)]
     )

@@ -42,8 +42,11 @@ def check_model(folder, config: StudyConfig) -> None:
         family = family_of(index, str(folder))
         check_parts(index, family, str(folder))
         key = family.key
-    if config.erase.start == "closed_form":
-        require(key, "closed_form", "erase.start")
+    for name in ("start", "finish"):
+        if getattr(config.erase, name) == "closed_form":
+            require(key, "closed_form", f"erase.{name}")
+    if config.erase.method == "uce":
+        require(key, "closed_form", "erase.method")
 
 
 def differences(one: StudyConfig, other: StudyConfig) -> list[tuple[str, object, object]]:
@@ -61,11 +64,12 @@ def _flat(data: dict, prefix: str = "") -> dict[str, object]:
 
 def states(study: Workspace) -> dict[str, str]:
     """{stage: state} in order: done, partial (an interrupted run that will continue), stale (done under other settings or
-    inputs, newer judgements among them) or missing."""
+    inputs, newer judgements, answers of raters and measures among them) or missing."""
     found: dict[str, str] = {}
     for stage in STAGES:
         if study.is_done(stage):
-            again = any(found[name] != "done" for name in READS[stage]) or (stage == "label" and new_judgements(study))
+            again = any(found[name] != "done" for name in READS[stage])
+            again |= (stage == "label" and new_judgements(study)) or (stage == "report" and new_answers(study))
             found[stage] = "stale" if again else "done"
         elif study.path(stage, "manifest.json").exists():
             found[stage] = "stale"

@@ -57,7 +57,7 @@ def compare(model: Model, study: Workspace, methods: Sequence[str], given: Seque
     common = {"model": model.hash, "seed": seed, "evaluate": config.model_dump(mode="json"), "inputs": inputs, "judge": judge.name}
 
     base = opened(study.path("compare"), digest(common), seed, keep=True)
-    pictures = Pictures(seed, model.hash, config, base_sets(study, vocabulary, images, tokens))
+    pictures = Pictures(seed, model.content, config, base_sets(study, vocabulary, images, tokens))
     with bar() as progress:
         wanted = pictures.in_sets([*CONCEPT_SETS, "other", "floor", "gallery"])
         found = draw_and_judge(model, wanted, tokens.tokens, judge, config, base, "before", "base", progress, "Drawing before")

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from hfi.errors import HFIError
 
 STAGES = ("generate", "label", "reward", "invert", "erase", "evaluate", "report")
 TESTED = {"torch": "2.13.0", "diffusers": "0.42.1", "transformers": "5.23.0"}  # the pins of constraints.txt
 JOINT = "its attention reads text and picture in one pass, so keys and values of words are no linear map that a closed form could edit"
+NO_LAYOUT = "is known for UNets alone"
+VOCABULARIES = "T5's vocabulary is not CLIP's, so no row of token ids is a prompt for all of its text encoders"
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,13 @@ SD3 = Family(
     "flow",
     "the text stream's projections (add_q_proj, add_k_proj, add_v_proj; ours)",
     ("stabilityai/stable-diffusion-3.5-medium",),
-    {"closed_form": JOINT},
+    {
+        "closed_form": JOINT,
+        "embedding": "diffusers' pipeline of this family loads no embeddings, and no other tool's rules for them were found",
+        "lora": f"the kohya layout {NO_LAYOUT}",
+        "checkpoint": f"the single-file layout {NO_LAYOUT}",
+        "token_search": VOCABULARIES,
+    },
 )
 FLUX = Family(
     "flux",
@@ -102,7 +111,12 @@ FLUX = Family(
     "flow",
     "the text stream's projections (add_q_proj, add_k_proj, add_v_proj; ours)",
     ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell"),
-    {"closed_form": JOINT},
+    {
+        "closed_form": JOINT,
+        "lora": f"the kohya layout {NO_LAYOUT}",
+        "checkpoint": f"the single-file layout {NO_LAYOUT}",
+        "token_search": VOCABULARIES,
+    },
 )
 TEXT_STREAM = (".add_q_proj.", ".add_k_proj.", ".add_v_proj.")
 FAMILIES = {family.key: family for family in (SD, SDXL, SD3, FLUX)}
@@ -114,10 +128,10 @@ def text_weights(names: Iterable[str]) -> list[str]:
     return [name for name in names if any(part in name for part in TEXT_STREAM)] or [name for name in names if ".attn2." in name]
 
 
-def require(key: str, what: str, field: str) -> None:
+def require(key: str, what: str, field: str, file: str | Path = "study.yaml", remedy: str = "choose another setting") -> None:
     """Raise HFIError with the reason where a family cannot do something (a key of `Family.cannot`)."""
     if reason := FAMILIES[key].cannot.get(what):
-        raise HFIError(f"{FAMILIES[key].title} cannot: {reason}", file="study.yaml", field=field, remedy="choose another setting")
+        raise HFIError(f"{FAMILIES[key].title} cannot: {reason}", file=file, field=field, remedy=remedy)
 
 
 def family_of(index: dict, name: str) -> Family:

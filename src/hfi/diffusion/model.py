@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +53,8 @@ class Model:
     """
 
     name: str
-    hash: str
+    hash: str  # of its files
+    content: str  # of its weights, whatever files they came from: what pictures are named after
     family: str  # a key of hfi.diffusion.families.FAMILIES
     pipeline: Any
     device: torch.device
@@ -179,6 +183,7 @@ def from_pipeline(pipeline: Any, name: str, device: torch.device, dtype: torch.d
         pipeline.scheduler, "sigmas" if flow else "alphas_cumprod"
     ):
         raise HFIError(f"its scheduler predicts {prediction!r}, which is not supported", file=name, field="model")
+    content = model_hash(name) if name == "emoji" else content_hash(parts_of(pipeline, family))
     for label, part in parts_of(pipeline, family).items():
         part.requires_grad_(False).eval().to(device=device, dtype=torch.float32)
         if device.type == "cpu":
@@ -198,6 +203,7 @@ def from_pipeline(pipeline: Any, name: str, device: torch.device, dtype: torch.d
     return Model(
         name=name,
         hash=model_hash(name),
+        content=content,
         family=family.key,
         pipeline=pipeline,
         device=device,
@@ -219,6 +225,22 @@ def parts_of(pipeline: Any, family: Family) -> dict[str, torch.nn.Module]:
     """Every network of a pipeline by its part's name: the one that denoises, the autoencoder, the text encoders."""
     names = [family.network[0], "vae", *(encoder.part for encoder in family.encoders)]
     return {name: part for name in names if (part := getattr(pipeline, name)) is not None}
+
+
+def content_hash(parts: Mapping[str, torch.nn.Module]) -> str:
+    """SHA-256 (hex) over the weights of all parts, in float32, under the names that diffusers and transformers give them.
+
+    So a folder and a single file of one model have one. The embedded model keeps the hash of its files, which its pictures have had.
+    """
+
+    def one(item: tuple[str, Tensor]) -> bytes:
+        name, value = item
+        values = value.detach().to("cpu", torch.float32).contiguous()
+        return hashlib.sha256(f"{name} {tuple(value.shape)}\n".encode() + hashlib.sha256(values.numpy()).digest()).digest()
+
+    weights = [(f"{label}.{name}", value) for label, part in sorted(parts.items()) for name, value in sorted(part.named_parameters())]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # hashing lets other threads run
+        return hashlib.sha256(b"".join(pool.map(one, weights))).hexdigest()
 
 
 def _encoders(pipeline: Any, family: Family) -> tuple[TextEncoder, ...]:

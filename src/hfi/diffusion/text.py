@@ -26,8 +26,8 @@ MAX_CACHE = 20_000
 
 
 def embedding_table(model: Model) -> Tensor:
-    """The first text encoder's embedding table (V, D)."""
-    return model.encoders[0].table
+    """The text encoders' embedding tables side by side (V, D); for encoders of one vocabulary."""
+    return model.encoders[0].table if len(model.encoders) == 1 else torch.cat([encoder.table for encoder in model.encoders], 1)
 
 
 def token_width(model: Model) -> int:

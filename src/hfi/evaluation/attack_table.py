@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from hfi.attacks.budget import METHODS, read_prompts, variants
+from hfi.attacks.budget import METHODS, SEARCHES, read_prompts, variants
+from hfi.attacks.words import check_searchable
 from hfi.diffusion.model import Model, load_model, study_model
 from hfi.diffusion.prompts import load_vocabulary, members
 from hfi.erasure.delta import applied, load_delta
@@ -47,6 +48,8 @@ def attack_study(study: Workspace, methods: Sequence[str], delta: Path | None = 
     names = members(config.concept, vocabulary)
     model = study_model(config)
     check_fits(file, model)
+    if SEARCHES & set(methods):
+        check_searchable(model)
     other = load_control(control, model, study) if control else None
     judge = load_judge(config.evaluate.judge, vocabulary, str(model.device))
     check_judge(judge, config.concept, vocabulary)

@@ -21,7 +21,7 @@ from hfi.config import Evaluate
 from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import load_vocabulary, members
 from hfi.erasure.delta import applied, load_delta
-from hfi.evaluation import comeback, neighbours, prompt_sets
+from hfi.evaluation import comeback, human, neighbours, prompt_sets
 from hfi.evaluation.concept_rate import check_judge
 from hfi.evaluation.curve import curve, folder_of, subset
 from hfi.evaluation.drawing import Drawing, distinct, draw_and_judge, settings
@@ -53,7 +53,7 @@ class Evaluated:
     def load(cls, study: Workspace) -> Evaluated:
         """Read a finished stage; raises HFIError when it is damaged."""
         folder = study.path("evaluate")
-        return cls(folder, {**read_json(folder / "metrics.json"), **measures(study), **costs(study)})
+        return cls(folder, {**read_json(folder / "metrics.json"), **answers(study), **measures(study), **costs(study)})
 
 
 def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inverted, erased: Erased, study: Workspace) -> Evaluated:
@@ -73,7 +73,7 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
     check_judge(judge, concept, vocabulary)
     encoder = load_encoder(study.config.reward.encoder, str(model.device))
     with study.stage("evaluate") as run:
-        pictures = Pictures(seed, model.hash, config, base_sets(study, vocabulary, images, tokens))
+        pictures = Pictures(seed, model.content, config, base_sets(study, vocabulary, images, tokens))
 
         def draw(side: str, phase: str, wanted: Sequence[Drawing], rows: dict, progress, words: str) -> None:
             found = draw_and_judge(model, wanted, rows, judge, config, run, side, phase, progress, words)
@@ -127,6 +127,12 @@ def publish(study: Workspace) -> Evaluated:
     found = Evaluated.load(study)
     write_json(study.path("metrics.json"), found.metrics)
     return found
+
+
+def answers(study: Workspace) -> dict:
+    """{"human": what raters of a blind evaluation said of these pictures}, or nothing."""
+    found = {one.question: one.plain() for one in human.rates(study)}
+    return {"human": found} if found else {}
 
 
 def measures(study: Workspace) -> dict:

@@ -56,7 +56,7 @@ class Meter:
 
     def look(self) -> list[Verdict]:
         """Verdicts on the pictures that the model draws with its present weights, those that ask for the concept first."""
-        wanted = [drawings(probe, self.seed, 1, self.model.hash, self.config)[0] for probe in [*self.asked, *self.others]]
+        wanted = [drawings(probe, self.seed, 1, self.model.content, self.config)[0] for probe in [*self.asked, *self.others]]
         found = judged(self.model, wanted, self.judge, self.config.steps, self.config.guidance_scale, self.config.batch_size)
         return [found[one.name] for one in wanted]
 

@@ -57,7 +57,7 @@ def draw_prompt_file(
     config, concept = study.config.evaluate, study.config.concept
     vocabulary = load_vocabulary(concept.vocabulary)
     judge = load_judge(config.judge, vocabulary, str(model.device))
-    drawn = [(*drawing(study, prompt, model.hash), prompt) for prompt in prompts]
+    drawn = [(*drawing(study, prompt, model.content), prompt) for prompt in prompts]
     unique = {one.name: (guidance, one) for guidance, one, _ in drawn}
     key = digest([file_hash(path), sorted(unique), study.manifest("erase"), config.judge, config.batch_size, str(model.dtype)])
     run = StageRun("measure", study.path("measures", f"prompts-{path.stem}-{key[:8]}"), key, study.config.seed)

@@ -69,7 +69,7 @@ def quick_scores(
     }
     steps, guidance_scale = steps or config.steps, config.guidance_scale if guidance_scale is None else guidance_scale
     config = Evaluate(steps=steps, guidance_scale=guidance_scale)
-    rows = [(name, probe, drawings(probe, own, 1, model.hash, config)[0]) for name, part in probes.items() for probe in part]
+    rows = [(name, probe, drawings(probe, own, 1, model.content, config)[0]) for name, part in probes.items() for probe in part]
     pictures = distinct(picture for *_, picture in rows)
 
     def look(wanted: list[Drawing]) -> dict[str, Verdict]:

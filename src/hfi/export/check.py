@@ -110,7 +110,7 @@ def check(
     most = 2 * fewest(max_rate) if pictures is None else pictures
     seed, judge_name = study.config.seed if seed is None else seed, judge or config.judge
     vocabulary = load_vocabulary(concept.vocabulary)
-    opened = load_model(model, study.config.device, study.config.dtype)
+    opened = load_model(model, study.config.device, study.config.dtype, study.config.configs)
     put_on(opened, parts_of(opened, deltas or []))
     scorer = load_judge(judge_name, vocabulary, str(opened.device))
     check_judge(scorer, concept, vocabulary)

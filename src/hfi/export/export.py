@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from hfi.diffusion.families import FAMILIES, require
 from hfi.diffusion.model import Model, load_model, quiet_loading, save_pipeline
 from hfi.errors import HFIError
 from hfi.export import embedding as embeddings
@@ -41,6 +42,8 @@ WHAT = {
     "embedding": "a raw soft token: draws the concept",
     "negative_embedding": "a soft token for the negative prompt",
 }
+
+WHAT_WORKS = "use '--to delta' or '--to diffusers', which every family has"
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,14 @@ def export(
     wanted = [name for name in wanted if name not in left_out]
     needs_delta = set(wanted) - {"embedding", "negative_embedding"}
     parts = [of_study(study, strength), *(of_study(other, number) for other, number in also)] if needs_delta else []
-    model = load_model(study.config.model, study.config.device, "float32")
+    model = load_model(study.config.model, study.config.device, "float32", study.config.configs)
+    for name in wanted:
+        what = name.removeprefix("negative_")
+        if to != "all":
+            require(model.family, what, f"--to {to}", study.root, WHAT_WORKS)
+        elif reason := FAMILIES[model.family].cannot.get(what):
+            left_out[name] = f"{FAMILIES[model.family].title} cannot: {reason}"
+    wanted = [name for name in wanted if name not in left_out]
     for other, _ in also:
         if load_hash(other) != model.hash:
             raise HFIError("is a study on another model", file=other.root, field="--also", remedy="give studies on one model")
@@ -156,7 +166,7 @@ class Work:
             relative_error=round(found.error, 6),
             relative_error_by_weight={name: round(error, 6) for name, error in found.errors.items()},
             left_out=found.left_out,
-            **kohya_header(found, stem, self.model.network.config.cross_attention_dim),
+            **kohya_header(found, stem, self.model.network.config.cross_attention_dim, self.model.family),
         )
         path = self.note(f"{stem}.safetensors", "lora")
         write_file(path, found.tensors, header)
@@ -177,17 +187,18 @@ class Work:
         for token, rows in Inverted.load(self.study).tokens.items():
             word = embeddings.file_word(token, to)
             name = token if to == "embedding" else f"<{word}>"
-            header = header_of(self.study, embeddings.KINDS[to], usage=embeddings.usage(word, name, to), warning=embeddings.WHY[to])
+            usage = embeddings.usage(word, name, to, self.model.family)
+            header = header_of(self.study, embeddings.KINDS[to], usage=usage, warning=embeddings.WHY[to])
             embeddings.write_embedding(self.note(f"{word}.safetensors", to), name, rows, self.model, header)
 
     def diffusers(self) -> None:
-        """The erased pipeline as a folder; its UNet's files get our header."""
+        """The erased pipeline as a folder; the files of its denoising network get our header."""
         target = self.note("diffusers", "diffusers")
         partial = target.with_name(".diffusers.new")
         try:
             with quiet_loading():
                 save_pipeline(self.model, partial)
-            for file in sorted((partial / "unet").glob("*.safetensors")):
+            for file in sorted((partial / FAMILIES[self.model.family].network[0]).glob("*.safetensors")):
                 add_header(file, self.header("hfi-pipeline"))
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)

@@ -132,9 +132,13 @@ def weights_of_lora(tensors: Mapping[str, Tensor], unet: torch.nn.Module, path: 
     return found
 
 
-def kohya_header(found: LowRank, output_name: str, cross_attention_dim: int) -> dict[str, str]:
-    """The names that other tools read: rank, alpha, the word for the prompt, and whether the model is a Stable Diffusion 2."""
+def kohya_header(found: LowRank, output_name: str, cross_attention_dim: int, family: str = "sd") -> dict[str, str]:
+    """The names that other tools read: rank, alpha, the word for the prompt, and whether the model is a Stable Diffusion 2 or XL.
+
+    AUTOMATIC1111 takes what says neither for Stable Diffusion 1, and hides it beside a Stable Diffusion XL.
+    """
     return {
+        **({"ss_base_model_version": "sdxl_base_v1-0"} if family == "sdxl" else {}),
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(found.rank),
         "ss_network_alpha": f"{found.alpha:g}",

@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from hfi.diffusion.families import require
 from hfi.diffusion.model import Model, load_model
+from hfi.diffusion.text import split_rows
 from hfi.erasure.strength import check_strength
 from hfi.errors import HFIError
 from hfi.export.deltas import Part, check_fit, combined, read_parts, strengthened
@@ -23,28 +25,46 @@ def load(
     negative: Sequence[str | Path] = (),
     device: str = "auto",
     dtype: str = "float32",
+    configs: str | Path = "",
 ) -> Any:
     """A diffusers pipeline that draws without the concepts.
 
     Args:
-        model: 'emoji', a diffusers folder or a hub id.
+        model: 'emoji', a diffusers folder, a hub id or a single .safetensors file.
         deltas: files of `hfi export --to delta` or `--to lora`, a study's erase/delta.safetensors, or a study's folder.
         strengths: one number for each file, or {concept: number}; 0 is off, 1 as measured, at most 2. Default: 1.
         negative: embeddings to load beside them; their words then go into `negative_prompt=`.
         device: auto, cpu, cuda, cuda:N or mps.
         dtype: float32, float16 or bfloat16, of the weights; deltas are added in float32 first.
+        configs: for a single file: a diffusers folder of the same family (its weights are not read).
 
     Raises HFIError for a negative strength, and for files that are damaged, pickled or made for another model.
     """
     if dtype not in DTYPES:
         raise HFIError(f"is {dtype!r}", field="dtype", remedy=f"use one of {', '.join(DTYPES)}")
-    opened = load_model(model, device, "float32")
+    opened = load_model(model, device, "float32", configs)
     put_on(opened, parts_of(opened, deltas, strengths))
     words = [read_embedding(path, opened) for path in negative]
     cast(opened.pipeline, DTYPES[dtype])
     for word, rows in words:
-        opened.pipeline.load_textual_inversion({word: rows.to(opened.device, DTYPES[dtype])})
+        teach(opened, word, rows.to(opened.device, DTYPES[dtype]))
     return opened.pipeline
+
+
+def teach(model: Model, word: str, rows: torch.Tensor) -> None:
+    """Make a word known to every text encoder of the model's pipeline: rows (n, D), D their widths side by side.
+
+    A CLIP whose config has the end of text as 2, as SD XL's has, takes the highest id for it, and added words have higher ones: its pooled
+    vector would be read at the word. Such a config is put right here, where the end of text has been the highest so far.
+    """
+    require(model.family, "embedding", "negative", model.name, "give no negative embeddings for this family")
+    for encoder, part in zip(model.encoders, split_rows(model, rows).values(), strict=True):
+        last = encoder.tokenizer.eos_token_id
+        if last == len(encoder.tokenizer) - 1:
+            for module in encoder.network.modules():
+                if getattr(module, "eos_token_id", None) == 2:
+                    module.eos_token_id = module.config.eos_token_id = last
+        model.pipeline.load_textual_inversion(part, token=word, tokenizer=encoder.tokenizer, text_encoder=encoder.network)
 
 
 def parts_of(model: Model, deltas: Sequence[str | Path], strengths: Sequence[float] | Mapping[str, float] | None = None) -> list[Part]:

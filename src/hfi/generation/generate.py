@@ -77,14 +77,14 @@ def near_misses(model: Model, concept: Concept, vocabulary: Vocabulary, count: i
 
 def plan(model: Model, study: Workspace) -> list[FeedbackImage]:
     """Every picture that stage 1 will draw: prompt, seed and name, before any is drawn."""
-    config, concept, model_hash = study.config.generate, study.config.concept, model.hash
+    config, concept = study.config.generate, study.config.concept
     vocabulary = load_vocabulary(concept.vocabulary)
     near = near_misses(model, concept, vocabulary, config.near_benign)
     prompts = feedback_prompts(concept, vocabulary, config.images, config.benign_share, study.config.seed, near)
     images = []
     for index, prompt in enumerate(prompts):
         seed = derive(study.config.seed, "generate", index)
-        name = digest([model_hash, prompt.text, seed, config.steps, config.guidance_scale])[:16]
+        name = digest([model.content, prompt.text, seed, config.steps, config.guidance_scale])[:16]
         images.append(
             FeedbackImage(
                 name,
@@ -95,7 +95,7 @@ def plan(model: Model, study: Workspace) -> list[FeedbackImage]:
                 prompt.purpose,
                 prompt.object,
                 prompt.style,
-                model_hash[:16],
+                model.content[:16],
                 prompt.without,
             )
         )

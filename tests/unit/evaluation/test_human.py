@@ -13,12 +13,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 
 import fake_study
 
+from hfi.cli.studies import pending, states
 from hfi.errors import HFIError
 from hfi.evaluation import human
+from hfi.evaluation.evaluate import publish
+from hfi.evaluation.measures_file import PARTS
+from hfi.evaluation.measures_file import evaluated as evaluation
 from hfi.feedback.judgements import Judgement
 from hfi.feedback.queue import Queue
 from hfi.feedback.store import Store
 from hfi.report.report import report
+from hfi.workspace import write_json
 
 
 @pytest.fixture
@@ -134,3 +139,31 @@ def test_the_report_shows_raters_beside_the_judge_and_simulated_ones_are_marked(
     answer(study, "human-concept", {"sim-1": {"before": "present", "after": "absent"}})
     words = report(evaluated, study).read_text()
     assert "2 people and 1 simulated annotator" in words and "The raters were simulated" in words
+
+
+def test_what_raters_said_stays_when_the_numbers_are_published_again(study):
+    """A run that finds the report current publishes evaluate's numbers once more: the same file, raters and all."""
+    evaluated = fake_study.FakeEvaluated(study.path("evaluate"))
+    human.build_rounds(study, pictures=4)
+    answer(study, "human-concept", {"ann": {"before": "present", "after": "absent"}})
+    report(evaluated, study)
+    before = json.loads(study.path("metrics.json").read_text())
+    assert publish(study).metrics["human"] == before["human"]
+    report(evaluated, study)
+    assert json.loads(study.path("metrics.json").read_text()) == before
+
+
+def test_a_report_is_stale_when_people_rated_or_more_was_measured_since(study):
+    evaluated = fake_study.FakeEvaluated(study.path("evaluate"))
+    report(evaluated, study)
+    assert states(study)["report"] == "done" and pending(study) == ()
+    human.build_rounds(study, pictures=4)
+    assert states(study)["report"] == "done"
+    answer(study, "human-concept", {"ann": {"before": "present", "after": "absent"}})
+    assert states(study)["report"] == "stale" and pending(study) == ("report",)
+    report(evaluated, study)
+    assert pending(study) == ()
+    write_json(study.path("measures.json"), {"evaluated": evaluation(study), **{part: {} for part in PARTS}, "prompts": []})
+    assert pending(study) == ("report",)
+    report(evaluated, study)
+    assert pending(study) == ()
