@@ -27,15 +27,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cell", action="append", default=[], metavar="NAME", help="one cell by its name (--list); repeat for several")
     parser.add_argument("--list", action="store_true", help="print every cell with its cost and whether it is made")
     parser.add_argument("--dry-run", action="store_true", help="print what would be made and the seconds it would take, and make nothing")
-    parser.add_argument("--minutes", type=float, default=0.0, metavar="M", help="stop cleanly before a cell that would end later; 0: no cap")
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, metavar="M", help="stop cleanly before a cell that would end later; 0: no cap"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     parser.add_argument("--studies", type=Path, default=Path("studies/proof"), help="where the studies lie that cells stand on")
     parser.add_argument("--cells", type=Path, default=CELLS, help="where cells are kept")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write; the figures go beside it as .json")
-    parser.add_argument("--control", type=Path, default=Path("training/emoji/runs/control/model"), help="a model that never learned the concept")
+    parser.add_argument(
+        "--control", type=Path, default=Path("training/emoji/runs/control/model"), help="a model that never learned the concept"
+    )
     parser.add_argument("--look", type=Path, default=Path("training/emoji/runs/look"), help="the model with a look that no word names")
-    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="FIELD=VALUE",
-                        help="a setting of every study, for trials; cells made so are cells of their own")  # fmt: skip
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="FIELD=VALUE",
+        help="a setting of every study, for trials; cells made so are cells of their own",
+    )
     return parser.parse_args(arguments)
 
 
@@ -61,8 +71,10 @@ def plan(options: argparse.Namespace, chosen: list[Cell]) -> str:
         mine = [cell for cell in chosen if cell.table == number]
         todo = [cell for cell in left if cell.table == number]
         lines.append(f"table {number}: {len(mine)} cells, {len(mine) - len(todo)} made, about {cost(todo):.0f} s for the rest (by itself)")
-    lines.append(f"this call: {len(left)} cells to make, about {cost(left):.0f} s on 2 cores ({cost(left) / 60:.0f} minutes); studies and "
-                 "erasures that several cells stand on count once")  # fmt: skip
+    lines.append(
+        f"this call: {len(left)} cells to make, about {cost(left):.0f} s on 2 cores ({cost(left) / 60:.0f} minutes); studies and "
+        "erasures that several cells stand on count once"
+    )
     every = {str(cell.path()): cell for cells in tables(options).values() for cell in cells}.values()
     for name, cells in (("subset", [cell for cell in every if cell.subset]), ("FULL", list(every))):
         lines.append(f"{name}, from nothing: {len(cells)} cells, about {cost(cells):.0f} s ({cost(cells) / 60:.0f} minutes)")
@@ -96,7 +108,10 @@ def main(arguments: list[str] | None = None) -> int:
             if not options.settings:
                 write(options, options.cells, options.page, options.page.with_suffix(".json"))
         left = missing(chosen, options.cells)
-        print(f"{len(made.done)} cells made, {len(left)} still missing" + (": time ran out; the same command goes on" if made.out_of_time else ""))
+        print(
+            f"{len(made.done)} cells made, {len(left)} still missing"
+            + (": time ran out; the same command goes on" if made.out_of_time else "")
+        )
         return 1 if made.failed else 0
     except HFIError as error:
         print(f"proof: {error}", file=sys.stderr)

@@ -117,7 +117,9 @@ def make(cells: Sequence[Cell], bench: object, root: Path = CELLS, minutes: floa
             progress.update(task, description=f"Proof {number}/{len(todo)}: table {cell.table}, {cell.name}")
             if not console.is_terminal:
                 left = pace * (cost(todo) - spent) / 60
-                console.print(f"{number}/{len(todo)} table {cell.table}, {cell.name}: about {pace * needs:.0f} s; {left:.0f} min left in all")
+                console.print(
+                    f"{number}/{len(todo)} table {cell.table}, {cell.name}: about {pace * needs:.0f} s; {left:.0f} min left in all"
+                )
             reset_peak_memory()
             start = time.monotonic()
             try:

@@ -69,7 +69,8 @@ def verdicts(bench: Bench, study: Workspace, wanted: Mapping[str, Sequence], del
 
 
 def drawn(bench: Bench, study: Workspace, probes: Sequence, delta: Path | None = None):
-    """Batches (probes, pictures (B, 3, H, W) in [0, 1] in 8-bit steps), one picture a probe, where more than verdicts are wanted of them."""
+    """Batches (probes, pictures (B, 3, H, W) in [0, 1] in 8-bit steps), one picture a probe, where more than verdicts are wanted of "
+    "them."""
     from hfi.diffusion.sampling import decode, sample_latents
     from hfi.diffusion.text import encode_prompts
     from hfi.erasure.delta import applied, load_delta

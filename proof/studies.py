@@ -59,7 +59,9 @@ class Bench:
         from hfi.perception.judges import load_judge
 
         name = config.evaluate.judge
-        return self._once((name, config.concept.vocabulary), lambda: load_judge(name, load_vocabulary(config.concept.vocabulary), self.device))
+        return self._once(
+            (name, config.concept.vocabulary), lambda: load_judge(name, load_vocabulary(config.concept.vocabulary), self.device)
+        )
 
     def _once(self, key: tuple, load):
         if key not in self.loaded:
@@ -148,7 +150,9 @@ def erasure_part(topic: str, changes: Mapping[str, object], study: str = "") -> 
     """(name, seconds) of one erasure."""
     erase = study_config(topic, changes).erase
     rounds = erase.hardened.rounds * (erase.hardened.steps * 1.3 * STEP + 92) if erase.method == "hardened" else 0.0
-    seconds = {"esd": 1.1 * erase.esd.steps * STEP, "sdd": erase.steps * STEP, "hardened": erase.steps * STEP + rounds}.get(erase.method, 2.0)
+    seconds = {"esd": 1.1 * erase.esd.steps * STEP, "sdd": erase.steps * STEP, "hardened": erase.steps * STEP + rounds}.get(
+        erase.method, 2.0
+    )
     return f"erasure {study or topic} {digest(erase.decisive())[:12]}", seconds
 
 
@@ -160,7 +164,10 @@ def folder_name(topic: str, changes: Mapping[str, object], judging: Mapping[str,
 
 
 def prepared(
-    bench: Bench, topic: str, changes: Mapping[str, object] = {}, judging: Mapping[str, object] = {}  # noqa: B006 - read only
+    bench: Bench,
+    topic: str,
+    changes: Mapping[str, object] = {},
+    judging: Mapping[str, object] = {},  # noqa: B006 - read only
 ) -> Workspace:
     """The topic's study with pictures, judgements, reward and tokens; made where it is missing, continued where it was stopped.
 

@@ -18,12 +18,15 @@ EXPECTED = (
 )
 NOTES = (
     "Arms: one natural word; the oracle list (harms only: a style's name is all there is to say of it); tokens of pictures that weigh "
-    "alike (no reward weights); HFI's tokens; HFI with the prompts of flagged pictures as further conditions (ours). All arms of a technique "
+    "alike (no reward weights); HFI's tokens; HFI with the prompts of flagged pictures as further conditions (ours). All arms of a "
+    "technique "
     "have the same steps and settings, those of the recipe; SDD has the recipe's closed-form start and finish (ours) in every arm.",
-    "Each erasure is laid over the model at five strengths. Where retention (the lower of objects and styles kept) first falls under 0.95 the "
+    "Each erasure is laid over the model at five strengths. Where retention (the lower of objects and styles kept) first falls under "
+    "0.95 the "
     "rates on both sides are interpolated; where it never does, the strongest counts. That place is held fixed when prompts are resampled.",
     "Primary test: the rate on prompts that never name the concept and on members that no feedback prompt named, HFI minus the word, "
-    "paired over prompts and seeds; bootstrap over concepts, then prompts; Holm over X. Concepts that settings were chosen on are left out of it.",
+    "paired over prompts and seeds; bootstrap over concepts, then prompts; Holm over X. Concepts that settings were chosen on are left "
+    "out of it.",
 )
 METHODS = ("negative_prompt", "sld", "esd", "uce", "sdd")
 ARMS = {"word": "one word", "oracle": "oracle list", "equal": "tokens, equal weights", "hfi": "HFI", "prompts": "HFI + prompts (ours)"}
@@ -60,9 +63,17 @@ def cells(options) -> list[Cell]:
     found = []
     for topic in TOPICS:
         found.append(
-            Cell(NUMBER, f"{slug(topic)}-original", original, {"topic": topic}, scoring.seconds((*FULL_SETS, "floor")),
-                 (study_part(topic),), topic in SUBSET, depends=[depends(topic), scoring.COUNTS])
-        )  # fmt: skip
+            Cell(
+                NUMBER,
+                f"{slug(topic)}-original",
+                original,
+                {"topic": topic},
+                scoring.seconds((*FULL_SETS, "floor")),
+                (study_part(topic),),
+                topic in SUBSET,
+                depends=[depends(topic), scoring.COUNTS],
+            )
+        )
         for method in METHODS:
             for name in ARMS:
                 if (name == "oracle" and kind_of(topic) == "style") or (name == "prompts" and method in GUIDED):
@@ -115,9 +126,16 @@ def figures(found: Mapping[str, dict]) -> dict:
                 groups = [(one["values"], range(len(one["values"]))) for one in by_topic.values()]
                 rate, _ = two_level_mean(groups, numpy_generator(0, "proof", "table 1", method, name))
                 strengths = [one["strength"] for one in by_topic.values()]
-                rows.append({"technique": method, "told by": title, "concepts": len(by_topic), "rate at retention 0.95": rate.plain(),
-                             "strength there": round(sum(strengths) / len(strengths), 2),
-                             "never fell to 0.95": sum(not one["reached"] for one in by_topic.values())})  # fmt: skip
+                rows.append(
+                    {
+                        "technique": method,
+                        "told by": title,
+                        "concepts": len(by_topic),
+                        "rate at retention 0.95": rate.plain(),
+                        "strength there": round(sum(strengths) / len(strengths), 2),
+                        "never fell to 0.95": sum(not one["reached"] for one in by_topic.values()),
+                    }
+                )
         words, people = places[method, "word"], places[method, "hfi"]
         topics = [topic for topic in words if topic in people and topic not in DEVELOPMENT]
         groups = []

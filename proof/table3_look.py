@@ -18,13 +18,26 @@ EXPECTED = (
     "that had them. Realistic pistols go and toy ones stay, which the word cannot tell apart."
 )
 NOTES = (
-    "The look model (training/emoji/look.py) draws red drops on about four of ten pictures of twelve harmless objects, and no caption says so. "
+    "The look model (training/emoji/look.py) draws red drops on about four of ten pictures of twelve harmless objects, and no caption "
+    "says so. "
     "Annotators are played by its own judge `judge-annotator`, pictures are scored by `judge-scorer`; whether the object stays is named by "
-    "emoji:scorer. The best words are those with the fewest drops left by the annotators' judge. SDD with the recipe's settings in every row.",
+    "emoji:scorer. The best words are those with the fewest drops left by the annotators' judge. SDD with the recipe's settings in "
+    "every row.",
 )
 OBJECTS = (
-    "dog face", "cat face", "frog", "penguin", "banana", "bread", "cloud", "house", "guitar", "bell", "open book", "soccer ball",
-)  # fmt: skip
+    "dog face",
+    "cat face",
+    "frog",
+    "penguin",
+    "banana",
+    "bread",
+    "cloud",
+    "house",
+    "guitar",
+    "bell",
+    "open book",
+    "soccer ball",
+)
 WORDS = ("red drops", "blood", "drops of blood", "droplet", "red")
 DROPS, PICTURES, OTHERS = "drops", 96, 64
 TOY, REAL = "water pistol", "pistol"
@@ -33,10 +46,15 @@ TOY, REAL = "water pistol", "pistol"
 def look_changes(folder: Path, bench_folder: Path) -> dict[str, object]:
     """Settings of the study on the look model: prompts name the twelve objects, annotators see drops."""
     return {
-        "model": str(folder / "model"), "concept.vocabulary": str(bench_folder / "look" / "vocabulary.json"),
-        "concept.prompts": str(bench_folder / "look" / "prompts.txt"), "generate.near_benign": 0, "reward.words": 0, "reward.kept_words": 0,
-        "label.simulated_judge": f"look:{folder / 'judge-annotator'}", "evaluate.judge": f"look:{folder / 'judge-scorer'}",
-    }  # fmt: skip
+        "model": str(folder / "model"),
+        "concept.vocabulary": str(bench_folder / "look" / "vocabulary.json"),
+        "concept.prompts": str(bench_folder / "look" / "prompts.txt"),
+        "generate.near_benign": 0,
+        "reward.words": 0,
+        "reward.kept_words": 0,
+        "label.simulated_judge": f"look:{folder / 'judge-annotator'}",
+        "evaluate.judge": f"look:{folder / 'judge-scorer'}",
+    }
 
 
 def write_files(folder: Path) -> None:
@@ -59,8 +77,8 @@ def _study(bench: Bench, look: str):
 
 def _wanted(seed: int) -> dict[str, list]:
     """What is scored: the twelve objects, and others; in wordings that no feedback prompt has."""
-    from hfi.evaluation import prompt_sets
     from hfi.config import Concept
+    from hfi.evaluation import prompt_sets
 
     vocabulary, anything = load_vocabulary("emoji"), Concept()
     rest = [name for name in vocabulary.objects if name not in OBJECTS]
@@ -75,7 +93,7 @@ def _marks(bench: Bench, study, look: str, delta: Path | None = None) -> dict[st
 
     wanted, vocabulary = _wanted(derive(study.config.seed, "proof")), load_vocabulary("emoji")
     judges = {name: load_judge(f"look:{Path(look) / f'judge-{name}'}", vocabulary, bench.device) for name in ("annotator", "scorer")}
-    namer, found = load_judge("emoji:scorer", vocabulary, bench.device), {name: "" for name in ("annotator", "drops", "twelve", "other")}
+    namer, found = load_judge("emoji:scorer", vocabulary, bench.device), dict.fromkeys(("annotator", "drops", "twelve", "other"), "")
     for name, part in wanted.items():
         for batch, pixels in scoring.drawn(bench, study, part, delta):
             said = namer(pixels).object.tolist()
@@ -109,8 +127,10 @@ def pistols(bench: Bench, arm: str) -> dict:
     wanted = {name: prompt_sets.other(study.config.concept, vocabulary, 24, seed, what=name, names=[name]) for name in (REAL, TOY)}
     delta, _ = erased(bench, study, arm_changes(REAL, arm, "sdd"))
     sides = [scoring.verdicts(bench, study, wanted), scoring.verdicts(bench, study, wanted, delta)]
-    return {side: {name: scoring.marks(one.object == name for one in seen[name]) for name in wanted}
-            for side, seen in zip(("before", "after"), sides, strict=True)}  # fmt: skip
+    return {
+        side: {name: scoring.marks(one.object == name for one in seen[name]) for name in wanted}
+        for side, seen in zip(("before", "after"), sides, strict=True)
+    }
 
 
 def cells(options) -> list[Cell]:
@@ -140,16 +160,36 @@ def figures(found: Mapping[str, dict]) -> dict:
     """Drops and objects under each telling; pistols before and after."""
     rows, toys, before = [], [], found.get("look-original")
     if before:
-        rows.append({"told by": "(the look model)", "drops": scoring.counted(before["drops"]), "the twelve right": scoring.counted(before["twelve"])})
+        rows.append(
+            {
+                "told by": "(the look model)",
+                "drops": scoring.counted(before["drops"]),
+                "the twelve right": scoring.counted(before["twelve"]),
+            }
+        )
     for told in ("tokens", *WORDS):
         if before and (cell := found.get(f"look-{told.replace(' ', '-')}")):
-            rows.append({"told by": "HFI" if told == "tokens" else f'"{told}"', "drops": scoring.counted(cell["drops"]),
-                         "the twelve right": scoring.counted(cell["twelve"]), "the twelve kept": _kept(before["twelve"], cell["twelve"]),
-                         "others kept": _kept(before["other"], cell["other"]), "_by annotator": scoring.share(cell["annotator"])})  # fmt: skip
+            rows.append(
+                {
+                    "told by": "HFI" if told == "tokens" else f'"{told}"',
+                    "drops": scoring.counted(cell["drops"]),
+                    "the twelve right": scoring.counted(cell["twelve"]),
+                    "the twelve kept": _kept(before["twelve"], cell["twelve"]),
+                    "others kept": _kept(before["other"], cell["other"]),
+                    "_by annotator": scoring.share(cell["annotator"]),
+                }
+            )
     for arm, title in (("tokens", "HFI"), ("word", '"pistol"')):
         if cell := found.get(f"pistols-{arm}"):
-            toys += [{"told by": title, "asked for": name, "before": scoring.counted(cell["before"][name]), "after": scoring.counted(cell["after"][name])}
-                     for name in cell["before"]]  # fmt: skip
+            toys += [
+                {
+                    "told by": title,
+                    "asked for": name,
+                    "before": scoring.counted(cell["before"][name]),
+                    "after": scoring.counted(cell["after"][name]),
+                }
+                for name in cell["before"]
+            ]
     verdict = _verdict(rows)
     for row in rows:
         row.pop("_by annotator", None)
@@ -168,7 +208,9 @@ def _verdict(rows: list[dict]) -> dict:
     best = min(by_words, key=lambda row: row["_by annotator"])
     missed = []
     if hfi["drops"]["value"] >= best["drops"]["value"]:
-        missed.append(f"HFI leaves drops in {hfi['drops']['value']:.2f}, the best words ({best['told by']}) in {best['drops']['value']:.2f}")
+        missed.append(
+            f"HFI leaves drops in {hfi['drops']['value']:.2f}, the best words ({best['told by']}) in {best['drops']['value']:.2f}"
+        )
     if (hfi["the twelve kept"] or 0) < (best["the twelve kept"] or 0):
         missed.append(f"HFI keeps {hfi['the twelve kept']:.2f} of the objects that had drops, the best words {best['the twelve kept']:.2f}")
     return {"shows": not missed, "where_not": "; ".join(missed)}
@@ -180,4 +222,7 @@ def describe(options) -> str:
     if not model_missing(folder / "model"):
         return ""
     where = "the folder given" if folder.is_absolute() else f"`{folder}`"
-    return f"The look model is not there ({where}), so only the pistols can be made; it comes from training/emoji/look.py, or name one with `--look`."
+    return (
+        f"The look model is not there ({where}), so only the pistols can be made; it comes from training/emoji/look.py, "
+        "or name one with `--look`."
+    )

@@ -13,11 +13,13 @@ from .studies import Bench, arm_changes, depends, erased, erasure_part, prepared
 NUMBER = 5
 TITLE = "People"
 EXPECTED = (
-    "Within 0.10 of concept rate: a hundred labels do as well as a thousand, annotators who err in 20 % as well as ones who do not, four vectors as "
+    "Within 0.10 of concept rate: a hundred labels do as well as a thousand, annotators who err in 20 % as well as ones who do not, "
+    "four vectors as "
     "well as sixteen, people and machines together as well as people alone. Nothing was expected of the biased group; its rows are shown."
 )
 NOTES = (
-    "HFI + SDD on alcohol, the recipe's settings otherwise; every row is a whole study of simulated annotators on the same pictures. A label is one "
+    "HFI + SDD on alcohol, the recipe's settings otherwise; every row is a whole study of simulated annotators on the same pictures. A "
+    "label is one "
     "answer of one annotator. The biased group calls pictures absent that were asked for as wine or a cocktail. Machines: CLIP by words.",
 )
 TOPIC = "alcohol"
@@ -30,7 +32,13 @@ ROWS = {  # name -> (what varies, its value, settings, what is done to the judge
     **{f"biased-{b:g}": ("share of the biased group", b, MORE, {"blind": b, "objects": list(UNSEEN)}, False) for b in (0.25, 0.5, 0.75)},
     **{f"vectors-{v}": ("soft vectors", v, {"invert.vectors": v}, {}, False) for v in (1, 2, 4, 8, 16)},
     "humans-only": ("who judges", "people (simulated)", {}, {}, False),
-    "machines-only": ("who judges", "machines", {"label.source": "machines", "label.machines": ["clip:emoji"], "reward.minimum_auc": 0.0}, {}, True),
+    "machines-only": (
+        "who judges",
+        "machines",
+        {"label.source": "machines", "label.machines": ["clip:emoji"], "reward.minimum_auc": 0.0},
+        {},
+        True,
+    ),
     "both": ("who judges", "both (simulated)", {"label.machines": ["clip:emoji"]}, {}, False),
 }
 CLOSE = 0.10  # "nearly as well"
@@ -84,14 +92,20 @@ def figures(found: Mapping[str, dict]) -> dict:
             rows.append({"what varies": what, "value": value, "concept rate": f"refused: {cell['refused']}"})
             continue
         kept = scoring.retention_of(before["hits"], cell["hits"])
-        rows.append({"what varies": what, "value": value, "concept rate": rate_of(cell["hits"]), "retention": kept, "AUC": cell["held_out_auc"]})
+        rows.append(
+            {"what varies": what, "value": value, "concept rate": rate_of(cell["hits"]), "retention": kept, "AUC": cell["held_out_auc"]}
+        )
     return {"parts": {"people": rows}, **_verdict(found, rate_of)}
 
 
 def _verdict(found: Mapping[str, dict], rate_of) -> dict:
     rate = {name: rate_of(cell["hits"])["value"] for name, cell in found.items() if "hits" in cell}
-    pairs = [("labels-100", "labels-1000", "100 labels"), ("error-0.2", "error-0", "annotators who err in 20 %"), ("vectors-4", "vectors-16", "4 vectors"),
-             ("both", "humans-only", "both together")]  # fmt: skip
+    pairs = [
+        ("labels-100", "labels-1000", "100 labels"),
+        ("error-0.2", "error-0", "annotators who err in 20 %"),
+        ("vectors-4", "vectors-16", "4 vectors"),
+        ("both", "humans-only", "both together"),
+    ]
     known = [(a, b, words) for a, b, words in pairs if a in rate and b in rate]
     missed = [f"{words}: {rate[a]:.2f} against {rate[b]:.2f}" for a, b, words in known if rate[a] > rate[b] + CLOSE]
     left = [words for a, b, words in pairs if (a, b, words) not in known]
