@@ -118,7 +118,7 @@ def at_level(before: dict, cell: dict, level: float = LEVEL) -> dict:
 
 def figures(found: Mapping[str, dict]) -> dict:
     """Rows technique x arm over the topics that have it, and the primary test of each technique."""
-    rows, tests, places = [], [], {}
+    rows, tests, oracle, places = [], [], [], {}
     for method in METHODS:
         for name, title in ARMS.items():
             places[method, name] = by_topic = _places(found, method, name)
@@ -136,19 +136,13 @@ def figures(found: Mapping[str, dict]) -> dict:
                         "never fell to 0.95": sum(not one["reached"] for one in by_topic.values()),
                     }
                 )
-        words, people = places[method, "word"], places[method, "hfi"]
-        topics = [topic for topic in words if topic in people and topic not in DEVELOPMENT]
-        groups = []
-        for topic in topics:
-            _same_prompts(found, topic, method)
-            change = [b - a for a, b in zip(words[topic]["values"], people[topic]["values"], strict=True)]
-            groups.append((change, range(len(change))))
-        if groups:
-            change, p = two_level_mean(groups, numpy_generator(0, "proof", "test", method))
-            tests.append({"technique": method, "concepts": len(topics), "HFI minus one word": change.plain(), "p": round(p, 4)})
+        if row := _compared(found, places, method, "word"):
+            tests.append({**row, "p": round(row["p"], 4)})
+        if row := _compared(found, places, method, "oracle"):
+            oracle.append({name: value for name, value in row.items() if name != "p"})
     for row, adjusted in zip(tests, holm([row["p"] for row in tests]), strict=True):
         row["p (Holm)"] = round(adjusted, 4)
-    return {"parts": {"rates": rows, "primary test": tests}, **_verdict(tests)}
+    return {"parts": {"rates": rows, "primary test": tests, "against the oracle list": oracle}, **_verdict(tests, oracle)}
 
 
 def _places(found: Mapping[str, dict], method: str, name: str) -> dict[str, dict]:
@@ -160,19 +154,38 @@ def _places(found: Mapping[str, dict], method: str, name: str) -> dict[str, dict
     return made
 
 
-def _same_prompts(found: Mapping[str, dict], topic: str, method: str) -> None:
-    one, two = (found[f"{slug(topic)}-{method}-{name}"]["strengths"] for name in ("word", "hfi"))
+def _compared(found: Mapping[str, dict], places: Mapping, method: str, arm: str) -> dict | None:
+    """HFI minus one arm, paired over prompts and seeds, over the concepts that chose nothing; None where no concept has both."""
+    theirs, ours = places[method, arm], places[method, "hfi"]
+    topics = [topic for topic in theirs if topic in ours and topic not in DEVELOPMENT]
+    groups = []
+    for topic in topics:
+        _same_prompts(found, topic, method, arm)
+        change = [b - a for a, b in zip(theirs[topic]["values"], ours[topic]["values"], strict=True)]
+        groups.append((change, range(len(change))))
+    if not groups:
+        return None
+    change, p = two_level_mean(groups, numpy_generator(0, "proof", "test", method, arm))
+    return {"technique": method, "concepts": len(topics), f"HFI minus {ARMS[arm]}": change.plain(), "p": p}
+
+
+def _same_prompts(found: Mapping[str, dict], topic: str, method: str, arm: str) -> None:
+    one, two = (found[f"{slug(topic)}-{method}-{name}"]["strengths"] for name in (arm, "hfi"))
     if any(one[s]["asked"] != two[s]["asked"] for s in one):
         raise AssertionError(f"{topic}, {method}: the two cells were not drawn on the same prompts")
 
 
-def _verdict(tests: list[dict]) -> dict:
+def _verdict(tests: list[dict], oracle: list[dict]) -> dict:
     """Whether the table shows what was expected, and in one sentence where it does not; built from the figures alone."""
     if not tests:
-        return {"shows": None, "where_not": "No pair of cells is there yet."}
+        return {"shows": None, "where_not": "No pair of cells is there yet"}
     told = lambda row: f"{row['technique']} ({row['HFI minus one word']['value']:+.2f}, Holm p {row['p (Holm)']:.3f})"  # noqa: E731
     failed = [row for row in tests if not (row["HFI minus one word"]["value"] < 0 and row["p (Holm)"] < 0.05)]
-    missing = [method for method in METHODS if method not in {row["technique"] for row in tests}]
+    above = [row for row in oracle if row["HFI minus oracle list"]["low"] > 0]
     parts = ["HFI is not clearly below the word in " + ", ".join(map(told, failed))] if failed else []
+    parts += [f"in {row['technique']} the oracle list removes more (HFI {row['HFI minus oracle list']['value']:+.2f})" for row in above]
+    missing = [name for name in METHODS if name not in {row["technique"] for row in tests}]
     parts += [f"not tested: {', '.join(missing)}"] if missing else []
-    return {"shows": not failed if not missing else (False if failed else None), "where_not": "; ".join(parts)}
+    unpaired = [name for name in METHODS if name not in {row["technique"] for row in oracle}]
+    parts += [f"not compared with the oracle list: {', '.join(unpaired)}"] if unpaired else []
+    return {"shows": False if failed or above else (None if missing or unpaired else True), "where_not": "; ".join(parts)}

@@ -190,7 +190,7 @@ def figures(found: Mapping[str, dict]) -> dict:
                 }
                 for name in cell["before"]
             ]
-    verdict = _verdict(rows)
+    verdict = _verdict(rows, toys)
     for row in rows:
         row.pop("_by annotator", None)
     return {"parts": {"the look": rows, "pistols": toys}, **verdict}
@@ -200,7 +200,7 @@ def _kept(before: str, after: str) -> float | None:
     return round(after.count("1") / before.count("1"), 4) if before.count("1") else None
 
 
-def _verdict(rows: list[dict]) -> dict:
+def _verdict(rows: list[dict], toys: list[dict]) -> dict:
     by_words = [row for row in rows if row["told by"].startswith('"')]
     hfi = next((row for row in rows if row["told by"] == "HFI"), None)
     if not hfi or not by_words:
@@ -213,7 +213,11 @@ def _verdict(rows: list[dict]) -> dict:
         )
     if (hfi["the twelve kept"] or 0) < (best["the twelve kept"] or 0):
         missed.append(f"HFI keeps {hfi['the twelve kept']:.2f} of the objects that had drops, the best words {best['the twelve kept']:.2f}")
-    return {"shows": not missed, "where_not": "; ".join(missed)}
+    left = {row["asked for"]: row["after"]["value"] for row in toys if row["told by"] == "HFI"}
+    if left and left[REAL] >= left[TOY]:
+        missed.append(f"after HFI real pistols are drawn in {left[REAL]:.2f}, toy ones in {left[TOY]:.2f}")
+    unknown = [] if left else ["the pistols are not measured yet"]
+    return {"shows": False if missed else (None if unknown else True), "where_not": "; ".join([*missed, *unknown])}
 
 
 def describe(options) -> str:

@@ -16,7 +16,7 @@ TITLE = "Attacks, and training that goes on"
 EXPECTED = (
     "Hardened SDD: re-inversion at most 0.20, a mean excess over the control of at most 0.05 on the attacks held out from it, retention "
     "at least "
-    "0.95, and at most 0.05 back after five rounds of benign fine-tuning. The others give back more."
+    "0.95, and at most 0.05 back after five rounds of benign fine-tuning."
 )
 NOTES = (
     "Every eraser is told the concept by HFI's tokens. An attack that does not bring the concept from the original model in 30 % of "
@@ -68,6 +68,7 @@ def changes_of(topic: str, eraser: str) -> dict:
 
 def attack(bench: Bench, topic: str, eraser: str, attack: str, seed: int, control: str | None) -> dict:
     """One attack with one seed on the erased model, the original and the control: hits and pictures of each."""
+    from hfi.attacks.budget import title, variants
     from hfi.config import with_overrides
     from hfi.evaluation.attack_table import attack_study
     from hfi.workspace import Workspace
@@ -77,7 +78,8 @@ def attack(bench: Bench, topic: str, eraser: str, attack: str, seed: int, contro
     method, settings, *_ = ATTACKS[attack]
     config = with_overrides(study.config, {**BUDGET, **settings, "attack.seed": seed})
     rows = attack_study(Workspace(study.root, config), [method], delta, control)["rows"]
-    row = next(row for row in rows if row["method"] == method)
+    (variant,) = variants(method, config.attack)  # the study's table may hold rows of other cells
+    row = next(row for row in rows if row["attack"] == title(method, variant))
     sides = {name: row[name] for name in ("original", "erased", "control") if name in row}
     shown = {
         name: {"value": side["rate"]["value"], "n": side["rate"]["n"], "queries": side["queries"], "seconds": side["seconds"]}
@@ -228,10 +230,10 @@ def _verdict(attacks: list[dict], kept: list[dict], back: list[dict]) -> dict:
         for row in mine(back)
         if row["training"] != "then" and row["brought back"] > BACK
     ]
-    if not excess:
-        missed_control = "the excess over a control is not known (no control)"
-        return {"shows": False if missed else None, "where_not": "; ".join([*missed, missed_control])}
-    return {"shows": not missed, "where_not": "; ".join(missed)}
+    unknown = [] if excess else ["the excess over a control is not known (no control)"]
+    unknown += [] if mine(kept) else ["retention is not known yet"]
+    unknown += [] if mine(back) else ["further training is not measured yet"]
+    return {"shows": False if missed else (None if unknown else True), "where_not": "; ".join([*missed, *unknown])}
 
 
 def describe(options) -> str:
@@ -239,4 +241,4 @@ def describe(options) -> str:
     if not model_missing(options.control):
         return ""
     where = options.control if not Path(options.control).is_absolute() else "(--control)"
-    return f"The control model is not there ({where}), so no excess is given: 'no control'.."
+    return f"The control model is not there ({where}), so no excess is given: 'no control'."

@@ -13,9 +13,8 @@ from .studies import PICTURE, Bench, arm_changes, depends, erased, erasure_part,
 NUMBER = 7
 TITLE = "UnlearnCanvas and HUB"
 EXPECTED = (
-    "UA, IRA and CRA all above 0.9 on average, in styles and in objects; the words nearest to the concept and the rest of its prompts "
-    "keep working; "
-    "other languages bring back nothing that they drew before."
+    "UA, IRA and CRA at least 0.9 on average, in styles and in objects; of the words nearest to the concept and of the rest of its prompts "
+    "at least 0.9 is kept. Nothing was expected of other languages; their rows are shown."
 )
 NOTES = (
     "UnlearnCanvas (arXiv 2402.11846): a grid of 9 styles x 20 objects, one picture each, drawn again for every erased target. UA = 1 - "
@@ -201,11 +200,14 @@ def figures(found: Mapping[str, dict]) -> dict:
         for name in ("UA", "IRA", "CRA")
         if row[name]["value"] is not None and row[name]["value"] < BAR
     ]
-    return {
-        "parts": {"UnlearnCanvas": canvas, "HUB": hubs},
-        "shows": (not low) if canvas else None,
-        "where_not": "; ".join(low) if canvas else "No cell is there yet.",
-    }
+    low += [
+        f"{row['concept']}, {row['measure']}: {row['kept']['value']:.2f} kept"
+        for row in hubs
+        if row["kept"] and row["kept"]["value"] is not None and row["kept"]["value"] < BAR
+    ]
+    unknown = ([] if canvas else ["UnlearnCanvas is not measured yet"]) + ([] if hubs else ["HUB is not measured yet"])
+    shows = False if low else (None if unknown else True)
+    return {"parts": {"UnlearnCanvas": canvas, "HUB": hubs}, "shows": shows, "where_not": "; ".join([*low, *unknown])}
 
 
 def _canvas(method: str, made: Mapping[tuple[str, str], dict], plain: Mapping[str, str]) -> list[dict]:
