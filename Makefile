@@ -8,12 +8,14 @@ STAMP := $(VENV)/.installed
 TRAINING := $(VENV)/.installed-training
 BROWSER := $(VENV)/.installed-browser
 PYTEST_FLAGS ?=
+FULL ?=
+MINUTES ?= 0
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 POSTGRES_TESTS := tests/unit/feedback tests/web tests/laws/test_feedback_laws.py tests/cli/test_label_command.py
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean style test test-slow test-postgres test-browser screenshots lint docs emoji-model clean
+.PHONY: help venv demo demo-clean style proof test test-slow test-postgres test-browser screenshots lint docs emoji-model clean
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -39,6 +41,9 @@ demo-clean:  ## remove the demo's study, so that the next `make demo` starts fro
 
 style: $(STAMP)  ## the same for the style recipe: studies/style/report.html
 	@$(BIN)/hfi run recipes/style.yaml
+
+proof: $(STAMP)  ## every claim as a table, docs/proof.md: the declared subset; FULL=1 for all; MINUTES=90 stops cleanly; continues where it stopped
+	@$(BIN)/python -m proof --minutes $(MINUTES) $(if $(FULL),--full)
 
 test: $(STAMP)  ## the tests, under ten minutes on two cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser" $(PYTEST_FLAGS)

@@ -158,3 +158,37 @@ def test_cmmd_by_hand():
     # one picture a side at distance sqrt(2): 1 + 1 - 2 exp(-2 / 200), times 1000
     value = cmmd(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
     assert value == pytest.approx(1000 * (2 - 2 * math.exp(-0.01)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("values", "place"), [
+    ([1.0, 0.99, 0.91, 0.5], (1, 2, 0.5)),  # 0.95 lies half way from 0.99 to 0.91
+    ([1.0, 0.9, 0.99, 0.5], (0, 1, 0.5)),  # the first fall counts
+    ([1.0, 0.98, 0.95], (2, 2, 0.0)),  # never under it: the last point
+    ([0.9, 1.0], (0, 0, 0.0)),  # under it from the start
+])
+def test_a_crossing_by_hand(values, place):
+    i, j, w = statistics.crossing(values, 0.95)
+    assert (i, j) == place[:2] and w == pytest.approx(place[2])
+
+
+def test_holm_by_hand():
+    # sorted 0.01, 0.02, 0.03, 0.5 -> x4, x3, x2, x1 = 0.04, 0.06, 0.06, 0.5, each at least the one before
+    assert statistics.holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert statistics.holm([0.6, 0.9]) == [1.0, 1.0] and statistics.holm([]) == []
+
+
+def test_the_two_level_mean_counts_concepts_alike_and_resamples_both_levels():
+    # concept a: prompts of mean 1 and 0 -> 1/2; b: one prompt of mean -1; mean (0.5 - 1) / 2
+    groups = [([1, 1, 0, 0], ["x", "x", "y", "y"]), ([-1, -1], ["z", "z"])]
+    found, p = statistics.two_level_mean(groups, rng(5), 4000)
+    assert found.value == -0.25 and (found.n, found.prompts) == (6, 3) and "concepts, then prompts" in found.interval
+    # draws: a, a (1/4): 0, .25, .5, .75 or 1 -> above 0 mostly; b, b (1/4): -1; mixed (1/2): 0, -1/4 or -1/2
+    assert found.low == -1.0 and 0.5 <= found.high <= 1.0
+    # P(mean >= 0) = 1/4 (both a) + 1/2 * 1/4 (mixed, a of mean 1): 3/8, so p is about 3/4
+    assert p == pytest.approx(0.75, abs=0.05)
+
+
+def test_one_concept_resamples_prompts_and_a_constant_is_certain():
+    found, p = statistics.two_level_mean([([-1.0] * 8, range(8))], rng(6), 999)
+    assert (found.value, found.low, found.high) == (-1, -1, -1) and "one concept" in found.interval and p == pytest.approx(2 / 1000)
+    assert statistics.two_level_mean([([], [])], rng(7))[0].value is None

@@ -160,3 +160,58 @@ def paired_difference(before, after, prompts, rng: np.random.Generator, resample
         found.prompts,
         "value -/+ wilson's bound over prompts (the bootstrap has no width)",
     )
+
+
+def crossing(values, level: float) -> tuple[int, int, float]:
+    """Where a curve first falls under `level`, linear between its points: (i, j, w), the place being (1 - w) of point i and w of point j.
+
+    A curve that never does so is taken at its last point, (n - 1, n - 1, 0); one that begins under it at its first.
+
+    Args:
+        values: (n,), n >= 1, e.g. retention over rising strengths.
+    """
+    values = [float(value) for value in values]
+    for j, value in enumerate(values):
+        if value < level:
+            i = max(0, j - 1)
+            return i, j, (values[i] - level) / (values[i] - value) if j else 0.0
+    return len(values) - 1, len(values) - 1, 0.0
+
+
+def two_level_mean(groups, rng: np.random.Generator, resamples: int = 2000) -> tuple[Estimate, float | None]:
+    """Mean over groups of each group's mean over prompts, and the two-sided p of its being 0; groups count alike, whatever their size.
+
+    Groups (concepts) are resampled, then the prompts within each that was drawn, so the interval speaks of other concepts as well.
+    p = 2 min(share of resampled means >= 0, share <= 0), each share with one added above and below, at most 1. With one group only its
+    prompts are resampled, and `interval` says so; with few groups p and interval are rough.
+
+    Args:
+        groups: for each group (values (N,), prompts (N,)), e.g. paired differences.
+    """
+    parts = [_by_prompt(np.asarray(values, dtype=float), np.asarray(prompts)) for values, prompts in groups if len(values)]
+    if not parts:
+        return nothing(), None
+    value = float(np.mean([sums.sum() / counts.sum() for sums, counts in parts]))
+    means = np.empty(resamples)
+    for k in range(resamples):
+        drawn = rng.integers(0, len(parts), size=len(parts))
+        total = 0.0
+        for g in drawn:
+            sums, counts = parts[g]
+            picks = rng.integers(0, len(sums), size=len(sums))
+            total += sums[picks].sum() / counts[picks].sum()
+        means[k] = total / len(drawn)
+    above, below = ((np.sum(side) + 1) / (resamples + 1) for side in (means >= 0, means <= 0))
+    how = "bootstrap over concepts, then prompts" if len(parts) > 1 else "bootstrap over prompts (one concept)"
+    found = Estimate(value, *_percentiles(means), int(sum(c.sum() for _, c in parts)), sum(len(s) for s, _ in parts), how)
+    return found, float(min(1.0, 2 * min(above, below)))
+
+
+def holm(p) -> list[float]:
+    """Holm's step-down adjustment (1979) of several p values, in their order: each may be held against 0.05, together at most 5 % err."""
+    order = sorted(range(len(p)), key=lambda i: p[i])
+    adjusted, highest = [0.0] * len(p), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = highest
+    return adjusted

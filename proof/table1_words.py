@@ -1,0 +1,191 @@
+"""Table 1: each eraser told by people (X + HFI) against the same eraser told in words (X), compared where both keep 0.95 of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hfi.evaluation.statistics import crossing, holm, two_level_mean
+from hfi.seeds import numpy_generator
+
+from . import scoring
+from .cells import Cell
+from .studies import DEVELOPMENT, HARMS, STYLES, Bench, arm_changes, depends, erased, erasure_part, kind_of, prepared, study_part
+
+NUMBER = 1
+TITLE = "X + HFI against X"
+EXPECTED = (
+    "HFI is clearly below one natural word in every technique X, and level with the oracle list of all member names, which no user has."
+)
+NOTES = (
+    "Arms: one natural word; the oracle list (harms only: a style's name is all there is to say of it); tokens of pictures that weigh "
+    "alike (no reward weights); HFI's tokens; HFI with the prompts of flagged pictures as further conditions (ours). All arms of a "
+    "technique "
+    "have the same steps and settings, those of the recipe; SDD has the recipe's closed-form start and finish (ours) in every arm.",
+    "Each erasure is laid over the model at five strengths. Where retention (the lower of objects and styles kept) first falls under "
+    "0.95 the "
+    "rates on both sides are interpolated; where it never does, the strongest counts. That place is held fixed when prompts are resampled.",
+    "Primary test: the rate on prompts that never name the concept and on members that no feedback prompt named, HFI minus the word, "
+    "paired over prompts and seeds; bootstrap over concepts, then prompts; Holm over X. Concepts that settings were chosen on are left "
+    "out of it.",
+)
+METHODS = ("negative_prompt", "sld", "esd", "uce", "sdd")
+ARMS = {"word": "one word", "oracle": "oracle list", "equal": "tokens, equal weights", "hfi": "HFI", "prompts": "HFI + prompts (ours)"}
+STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
+LEVEL = 0.95
+SETS = ("implicit", "unlisted", "other")
+FULL_SETS = ("explicit", *SETS, "variations")
+TOPICS = (*HARMS, *STYLES)
+SUBSET = ("alcohol", "fxemoji")
+SUBSET_ARMS = ("word", "oracle", "hfi")
+EQUAL = {"reward.weights": "equal"}
+GUIDED = ("negative_prompt", "sld")
+
+
+def original(bench: Bench, topic: str) -> dict:
+    """The original model on all prompts of a topic."""
+    return scoring.look(bench, prepared(bench, topic), (*FULL_SETS, "floor"))
+
+
+def arm(bench: Bench, topic: str, method: str, arm: str, strengths: list[float]) -> dict:
+    """One erasure at several strengths; at 1 on all prompts, elsewhere on those that the comparison needs."""
+    study = prepared(bench, topic, EQUAL if arm == "equal" else {})
+    delta, about = erased(bench, study, arm_changes(topic, _told(arm), method))
+    seen = {f"{s:g}": scoring.look(bench, study, FULL_SETS if s == 1 else SETS, delta, s) for s in strengths}
+    return {"cost": about, "strengths": seen}
+
+
+def _told(arm: str) -> str:
+    return "tokens" if arm in ("equal", "hfi") else arm
+
+
+def cells(options) -> list[Cell]:
+    """Every combination that means something: a style has no oracle list, guidance takes no flagged prompts."""
+    found = []
+    for topic in TOPICS:
+        found.append(
+            Cell(
+                NUMBER,
+                f"{slug(topic)}-original",
+                original,
+                {"topic": topic},
+                scoring.seconds((*FULL_SETS, "floor")),
+                (study_part(topic),),
+                topic in SUBSET,
+                depends=[depends(topic), scoring.COUNTS],
+            )
+        )
+        for method in METHODS:
+            for name in ARMS:
+                if (name == "oracle" and kind_of(topic) == "style") or (name == "prompts" and method in GUIDED):
+                    continue
+                found.append(_arm_cell(topic, method, name))
+    return found
+
+
+def _arm_cell(topic: str, method: str, name: str) -> Cell:
+    study, changes = EQUAL if name == "equal" else {}, arm_changes(topic, _told(name), method)
+    drawn = scoring.seconds(FULL_SETS, method in GUIDED) + (len(STRENGTHS) - 1) * scoring.seconds(SETS, method in GUIDED)
+    parts = (study_part(topic, study), erasure_part(topic, changes, study_part(topic, study)[0]))
+    subset = topic in SUBSET and (name in SUBSET_ARMS or (name == "prompts" and method == "sdd"))
+    arguments = {"topic": topic, "method": method, "arm": name, "strengths": list(STRENGTHS)}
+    needs = [depends(topic, study, changes), scoring.COUNTS]
+    return Cell(NUMBER, f"{slug(topic)}-{method}-{name}", arm, arguments, drawn, parts, subset, depends=needs)
+
+
+def slug(topic: str) -> str:
+    return topic.replace(" ", "-")
+
+
+def at_level(before: dict, cell: dict, level: float = LEVEL) -> dict:
+    """Where the retention of a cell falls under `level`, and each prompt's chance of drawing the concept there.
+
+    Returns {"strength", "reached", "retention", "values": (N,) in [0, 1] over the primary sets}; `reached` is False where retention never
+    falls so far.
+    """
+    strengths = sorted(cell["strengths"], key=float)
+    looks = [before["hits"], *(cell["strengths"][name]["hits"] for name in strengths)]
+    kept = [1.0, *(scoring.retention(before["hits"], one) for one in looks[1:])]
+    i, j, w = crossing(kept, level)
+    pairs = [[float(c) for name in scoring.PRIMARY for c in looks[k].get(name, "")] for k in (i, j)]
+    levels = [0.0, *map(float, strengths)]
+    return {
+        "strength": round((1 - w) * levels[i] + w * levels[j], 4),
+        "reached": i != j or kept[i] < level,
+        "retention": round((1 - w) * kept[i] + w * kept[j], 4),
+        "values": [(1 - w) * a + w * b for a, b in zip(*pairs, strict=True)],
+    }
+
+
+def figures(found: Mapping[str, dict]) -> dict:
+    """Rows technique x arm over the topics that have it, and the primary test of each technique."""
+    rows, tests, oracle, places = [], [], [], {}
+    for method in METHODS:
+        for name, title in ARMS.items():
+            places[method, name] = by_topic = _places(found, method, name)
+            if by_topic:
+                groups = [(one["values"], range(len(one["values"]))) for one in by_topic.values()]
+                rate, _ = two_level_mean(groups, numpy_generator(0, "proof", "table 1", method, name))
+                strengths = [one["strength"] for one in by_topic.values()]
+                rows.append(
+                    {
+                        "technique": method,
+                        "told by": title,
+                        "concepts": len(by_topic),
+                        "rate at retention 0.95": rate.plain(),
+                        "strength there": round(sum(strengths) / len(strengths), 2),
+                        "never fell to 0.95": sum(not one["reached"] for one in by_topic.values()),
+                    }
+                )
+        if row := _compared(found, places, method, "word"):
+            tests.append({**row, "p": round(row["p"], 4)})
+        if row := _compared(found, places, method, "oracle"):
+            oracle.append({name: value for name, value in row.items() if name != "p"})
+    for row, adjusted in zip(tests, holm([row["p"] for row in tests]), strict=True):
+        row["p (Holm)"] = round(adjusted, 4)
+    return {"parts": {"rates": rows, "primary test": tests, "against the oracle list": oracle}, **_verdict(tests, oracle)}
+
+
+def _places(found: Mapping[str, dict], method: str, name: str) -> dict[str, dict]:
+    made = {}
+    for topic in TOPICS:
+        cell, before = found.get(f"{slug(topic)}-{method}-{name}"), found.get(f"{slug(topic)}-original")
+        if cell and before:
+            made[topic] = at_level(before, cell)
+    return made
+
+
+def _compared(found: Mapping[str, dict], places: Mapping, method: str, arm: str) -> dict | None:
+    """HFI minus one arm, paired over prompts and seeds, over the concepts that chose nothing; None where no concept has both."""
+    theirs, ours = places[method, arm], places[method, "hfi"]
+    topics = [topic for topic in theirs if topic in ours and topic not in DEVELOPMENT]
+    groups = []
+    for topic in topics:
+        _same_prompts(found, topic, method, arm)
+        change = [b - a for a, b in zip(theirs[topic]["values"], ours[topic]["values"], strict=True)]
+        groups.append((change, range(len(change))))
+    if not groups:
+        return None
+    change, p = two_level_mean(groups, numpy_generator(0, "proof", "test", method, arm))
+    return {"technique": method, "concepts": len(topics), f"HFI minus {ARMS[arm]}": change.plain(), "p": p}
+
+
+def _same_prompts(found: Mapping[str, dict], topic: str, method: str, arm: str) -> None:
+    one, two = (found[f"{slug(topic)}-{method}-{name}"]["strengths"] for name in (arm, "hfi"))
+    if any(one[s]["asked"] != two[s]["asked"] for s in one):
+        raise AssertionError(f"{topic}, {method}: the two cells were not drawn on the same prompts")
+
+
+def _verdict(tests: list[dict], oracle: list[dict]) -> dict:
+    """Whether the table shows what was expected, and in one sentence where it does not; built from the figures alone."""
+    if not tests:
+        return {"shows": None, "where_not": "No pair of cells is there yet"}
+    told = lambda row: f"{row['technique']} ({row['HFI minus one word']['value']:+.2f}, Holm p {row['p (Holm)']:.3f})"  # noqa: E731
+    failed = [row for row in tests if not (row["HFI minus one word"]["value"] < 0 and row["p (Holm)"] < 0.05)]
+    above = [row for row in oracle if row["HFI minus oracle list"]["low"] > 0]
+    parts = ["HFI is not clearly below the word in " + ", ".join(map(told, failed))] if failed else []
+    parts += [f"in {row['technique']} the oracle list removes more (HFI {row['HFI minus oracle list']['value']:+.2f})" for row in above]
+    missing = [name for name in METHODS if name not in {row["technique"] for row in tests}]
+    parts += [f"not tested: {', '.join(missing)}"] if missing else []
+    unpaired = [name for name in METHODS if name not in {row["technique"] for row in oracle}]
+    parts += [f"not compared with the oracle list: {', '.join(unpaired)}"] if unpaired else []
+    return {"shows": False if failed or above else (None if missing or unpaired else True), "where_not": "; ".join(parts)}

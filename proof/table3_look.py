@@ -1,0 +1,232 @@
+"""Table 3: what no word names. Red drops that a model draws on part of its pictures and no caption mentions; and pistols real and toy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hfi.diffusion.prompts import load_vocabulary
+
+from . import scoring
+from .cells import Cell
+from .studies import PICTURE, Bench, arm_changes, depends, erased, erasure_part, model_missing, prepared, study_config, study_part
+
+NUMBER = 3
+TITLE = "What no word names"
+EXPECTED = (
+    "People flag pictures with red drops; HFI from their labels takes more of the drops away than the best words do, and keeps the objects "
+    "that had them. Realistic pistols go and toy ones stay, which the word cannot tell apart."
+)
+NOTES = (
+    "The look model (training/emoji/look.py) draws red drops on about four of ten pictures of twelve harmless objects, and no caption "
+    "says so. "
+    "Annotators are played by its own judge `judge-annotator`, pictures are scored by `judge-scorer`; whether the object stays is named by "
+    "emoji:scorer. The best words are those with the fewest drops left by the annotators' judge. SDD with the recipe's settings in "
+    "every row.",
+)
+OBJECTS = (
+    "dog face",
+    "cat face",
+    "frog",
+    "penguin",
+    "banana",
+    "bread",
+    "cloud",
+    "house",
+    "guitar",
+    "bell",
+    "open book",
+    "soccer ball",
+)
+WORDS = ("red drops", "blood", "drops of blood", "droplet", "red")
+DROPS, PICTURES, OTHERS = "drops", 96, 64
+TOY, REAL = "water pistol", "pistol"
+
+
+def look_changes(folder: Path, bench_folder: Path) -> dict[str, object]:
+    """Settings of the study on the look model: prompts name the twelve objects, annotators see drops."""
+    return {
+        "model": str(folder / "model"),
+        "concept.vocabulary": str(bench_folder / "look" / "vocabulary.json"),
+        "concept.prompts": str(bench_folder / "look" / "prompts.txt"),
+        "generate.near_benign": 0,
+        "reward.words": 0,
+        "reward.kept_words": 0,
+        "label.simulated_judge": f"look:{folder / 'judge-annotator'}",
+        "evaluate.judge": f"look:{folder / 'judge-scorer'}",
+    }
+
+
+def write_files(folder: Path) -> None:
+    """The emoji vocabulary with the look as one more object, and the feedback prompts."""
+    from hfi import emoji
+    from hfi.workspace import write_bytes, write_json
+
+    catalogue = emoji.catalogue()
+    catalogue["objects"].append({"name": DROPS, "group": "look", "tags": [], "styles": []})
+    write_json(folder / "vocabulary.json", catalogue)
+    styles = load_vocabulary("emoji").styles
+    prompts = [f"{name} in the style of {style}" for style in styles for name in OBJECTS]
+    write_bytes(folder / "prompts.txt", "".join(line + "\n" for line in prompts).encode())
+
+
+def _study(bench: Bench, look: str):
+    write_files(bench.folder / "look")
+    return prepared(bench, DROPS, look_changes(Path(look), bench.folder))
+
+
+def _wanted(seed: int) -> dict[str, list]:
+    """What is scored: the twelve objects, and others; in wordings that no feedback prompt has."""
+    from hfi.config import Concept
+    from hfi.evaluation import prompt_sets
+
+    vocabulary, anything = load_vocabulary("emoji"), Concept()
+    rest = [name for name in vocabulary.objects if name not in OBJECTS]
+    twelve = prompt_sets.other(anything, vocabulary, PICTURES, seed, what="look", names=OBJECTS)
+    return {"twelve": twelve, "other": prompt_sets.other(anything, vocabulary, OTHERS, seed, what="look others", names=rest)}
+
+
+def _marks(bench: Bench, study, look: str, delta: Path | None = None) -> dict[str, str]:
+    """Drops by both judges of the look on the twelve, and objects right on both sets."""
+    from hfi.perception.judges import load_judge
+    from hfi.seeds import derive
+
+    wanted, vocabulary = _wanted(derive(study.config.seed, "proof")), load_vocabulary("emoji")
+    judges = {name: load_judge(f"look:{Path(look) / f'judge-{name}'}", vocabulary, bench.device) for name in ("annotator", "scorer")}
+    namer, found = load_judge("emoji:scorer", vocabulary, bench.device), dict.fromkeys(("annotator", "drops", "twelve", "other"), "")
+    for name, part in wanted.items():
+        for batch, pixels in scoring.drawn(bench, study, part, delta):
+            said = namer(pixels).object.tolist()
+            found[name] += scoring.marks(namer.objects[i] == probe.object for i, probe in zip(said, batch, strict=True))
+            if name == "twelve":
+                for key, judge in (("annotator", judges["annotator"]), ("drops", judges["scorer"])):
+                    found[key] += scoring.marks(judge.objects[i] == DROPS for i in judge(pixels).object.tolist())
+    return found
+
+
+def original(bench: Bench, look: str) -> dict:
+    """The look model as it is."""
+    return _marks(bench, _study(bench, look), look)
+
+
+def without_look(bench: Bench, look: str, told: str) -> dict:
+    """The look erased: told by HFI's tokens (`tokens`), or by words."""
+    study = _study(bench, look)
+    given = {"erase.concept": "tokens"} if told == "tokens" else {"erase.concept": "words", "erase.words": [told]}
+    delta, about = erased(bench, study, {**arm_changes(DROPS, "tokens", "sdd"), **given})
+    return {**_marks(bench, study, look, delta), "cost": about}
+
+
+def pistols(bench: Bench, arm: str) -> dict:
+    """Real pistols and toy ones, before and after: told by people who let toys pass, or by the word."""
+    from hfi.evaluation import prompt_sets
+    from hfi.seeds import derive
+
+    study = prepared(bench, REAL)
+    vocabulary, seed = load_vocabulary("emoji"), derive(study.config.seed, "proof")
+    wanted = {name: prompt_sets.other(study.config.concept, vocabulary, 24, seed, what=name, names=[name]) for name in (REAL, TOY)}
+    delta, _ = erased(bench, study, arm_changes(REAL, arm, "sdd"))
+    sides = [scoring.verdicts(bench, study, wanted), scoring.verdicts(bench, study, wanted, delta)]
+    return {
+        side: {name: scoring.marks(one.object == name for one in seen[name]) for name in wanted}
+        for side, seen in zip(("before", "after"), sides, strict=True)
+    }
+
+
+def cells(options) -> list[Cell]:
+    """Those of the look where its model is there, and the pistols."""
+    found, folder = [], Path(options.look)
+    drawn = (PICTURES + OTHERS) * PICTURE
+    if not model_missing(folder / "model"):
+        plain = study_config(DROPS).model_dump(mode="json")
+        needs = [{name: plain[name] for name in ("generate", "label", "reward", "invert", "erase")}, OBJECTS, PICTURES, OTHERS]
+        models = ("emoji", str(folder / "model"), *(str(folder / f"judge-{name}") for name in ("annotator", "scorer")))
+        study = study_part(DROPS)
+        common = {"depends": needs, "models": models, "subset": True}
+        found.append(Cell(NUMBER, "look-original", original, {"look": str(folder)}, drawn, (study,), **common))
+        for told in ("tokens", *WORDS):
+            erasure = (f"erasure look {told}", erasure_part(DROPS, arm_changes(DROPS, "tokens", "sdd"))[1])
+            chosen = {**common, "subset": told in ("tokens", WORDS[1])}
+            name = f"look-{told.replace(' ', '-')}"
+            found.append(Cell(NUMBER, name, without_look, {"look": str(folder), "told": told}, drawn, (study, erasure), **chosen))
+    for arm in ("tokens", "word"):
+        changes = arm_changes(REAL, arm, "sdd")
+        parts = (study_part(REAL), erasure_part(REAL, changes, study_part(REAL)[0]))
+        found.append(Cell(NUMBER, f"pistols-{arm}", pistols, {"arm": arm}, 96 * PICTURE, parts, depends=depends(REAL, {}, changes)))
+    return found
+
+
+def figures(found: Mapping[str, dict]) -> dict:
+    """Drops and objects under each telling; pistols before and after."""
+    rows, toys, before = [], [], found.get("look-original")
+    if before:
+        rows.append(
+            {
+                "told by": "(the look model)",
+                "drops": scoring.counted(before["drops"]),
+                "the twelve right": scoring.counted(before["twelve"]),
+            }
+        )
+    for told in ("tokens", *WORDS):
+        if before and (cell := found.get(f"look-{told.replace(' ', '-')}")):
+            rows.append(
+                {
+                    "told by": "HFI" if told == "tokens" else f'"{told}"',
+                    "drops": scoring.counted(cell["drops"]),
+                    "the twelve right": scoring.counted(cell["twelve"]),
+                    "the twelve kept": _kept(before["twelve"], cell["twelve"]),
+                    "others kept": _kept(before["other"], cell["other"]),
+                    "_by annotator": scoring.share(cell["annotator"]),
+                }
+            )
+    for arm, title in (("tokens", "HFI"), ("word", '"pistol"')):
+        if cell := found.get(f"pistols-{arm}"):
+            toys += [
+                {
+                    "told by": title,
+                    "asked for": name,
+                    "before": scoring.counted(cell["before"][name]),
+                    "after": scoring.counted(cell["after"][name]),
+                }
+                for name in cell["before"]
+            ]
+    verdict = _verdict(rows, toys)
+    for row in rows:
+        row.pop("_by annotator", None)
+    return {"parts": {"the look": rows, "pistols": toys}, **verdict}
+
+
+def _kept(before: str, after: str) -> float | None:
+    return round(after.count("1") / before.count("1"), 4) if before.count("1") else None
+
+
+def _verdict(rows: list[dict], toys: list[dict]) -> dict:
+    by_words = [row for row in rows if row["told by"].startswith('"')]
+    hfi = next((row for row in rows if row["told by"] == "HFI"), None)
+    if not hfi or not by_words:
+        return {"shows": None, "where_not": "HFI and words are not both there"}
+    best = min(by_words, key=lambda row: row["_by annotator"])
+    missed = []
+    if hfi["drops"]["value"] >= best["drops"]["value"]:
+        missed.append(
+            f"HFI leaves drops in {hfi['drops']['value']:.2f}, the best words ({best['told by']}) in {best['drops']['value']:.2f}"
+        )
+    if (hfi["the twelve kept"] or 0) < (best["the twelve kept"] or 0):
+        missed.append(f"HFI keeps {hfi['the twelve kept']:.2f} of the objects that had drops, the best words {best['the twelve kept']:.2f}")
+    left = {row["asked for"]: row["after"]["value"] for row in toys if row["told by"] == "HFI"}
+    if left and left[REAL] >= left[TOY]:
+        missed.append(f"after HFI real pistols are drawn in {left[REAL]:.2f}, toy ones in {left[TOY]:.2f}")
+    unknown = [] if left else ["the pistols are not measured yet"]
+    return {"shows": False if missed else (None if unknown else True), "where_not": "; ".join([*missed, *unknown])}
+
+
+def describe(options) -> str:
+    """What the table says where its model is not there."""
+    folder = Path(options.look)
+    if not model_missing(folder / "model"):
+        return ""
+    where = "the folder given" if folder.is_absolute() else f"`{folder}`"
+    return (
+        f"The look model is not there ({where}), so only the pistols can be made; it comes from training/emoji/look.py, "
+        "or name one with `--look`."
+    )

@@ -1,0 +1,120 @@
+"""docs/proof.md and docs/proof.json from the cells that exist. Nothing in them is typed by hand: no cell, no figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hfi.workspace import write_bytes, write_json
+
+from . import table1_words, table2_bars, table3_look, table4_attacks, table5_people, table6_many, table7_protocols
+from .cells import CELLS, ROOT, Cell, results
+
+TABLES = (table1_words, table2_bars, table3_look, table4_attacks, table5_people, table6_many, table7_protocols)
+PAGE, FIGURES = ROOT / "docs" / "proof.md", ROOT / "docs" / "proof.json"
+HEAD = """# Proof
+
+<!-- Written by `python -m proof` from docs/proof/cells; do not edit. -->
+
+Each claim is a table, made of cells that anyone can make again: `make proof` makes the declared subset (planned to take at most 150
+minutes on 2 CPU cores), `make proof FULL=1` all of it, on a GPU or over several runs; both continue where they were stopped, cell by
+cell. The same figures, under the tables' numbers, are in [proof.json](proof.json).
+
+**All of it is simulated where people would be.** A judge network plays the annotators, another one (`emoji:scorer`) scores. The scoring
+judge is asked for the final scores of cells and for nothing else: it trains no reward model, plays no annotator and picks no setting.
+Settings are the recipes', chosen by the annotator judge on the concepts "weapon" and "fluent-ink" and frozen; where those two stand in a
+table they are marked (development). The strengths of table 1 are a fixed grid, and the rounds of hardened SDD are judged by the annotator
+judge. Prompts that score are drawn under seeds of the proof's own in wordings that no feedback prompt has; prompts that choose settings
+are others (`hfi.evaluation.quick`). Intervals are 95 %.
+"""
+
+
+def tables(options) -> dict[int, list[Cell]]:
+    """{number: cells} of every table."""
+    return {table.NUMBER: table.cells(options) for table in TABLES}
+
+
+def write(options, root: Path = CELLS, page: Path = PAGE, figures: Path = FIGURES) -> dict:
+    """Write both files; returns what proof.json holds."""
+    found = {str(table.NUMBER): _table(table, options, root) for table in TABLES}
+    write_json(figures, {"simulated": True, "tables": {number: _without_text(one) for number, one in found.items()}})
+    write_bytes(page, ("\n".join([HEAD, *(one["text"] for one in found.values())])).rstrip().encode() + b"\n")
+    return found
+
+
+def _without_text(one: dict) -> dict:
+    return {name: value for name, value in one.items() if name != "text"}
+
+
+def _table(table, options, root: Path) -> dict:
+    cells = table.cells(options)
+    made = results(cells, root)
+    found = table.figures(made)
+    state = {
+        "title": table.TITLE,
+        "expected": table.EXPECTED,
+        "cells": len(cells),
+        "made": len(made),
+        "shows": found["shows"],
+        "where_not": found["where_not"],
+        **found["parts"],
+    }
+    return {**state, "text": _text(table, options, cells, made, found)}
+
+
+def _text(table, options, cells: Sequence[Cell], made: Mapping[str, dict], found: dict) -> str:
+    lines = [f"## Table {table.NUMBER}. {table.TITLE} (simulated)", "", f"**Expected.** {table.EXPECTED}", ""]
+    lines += [f"**How.** {' '.join(table.NOTES)}", ""]
+    if words := getattr(table, "describe", lambda options: "")(options):
+        lines += [f"**Missing model.** {words}", ""]
+    lines += [missing_words(table.NUMBER, cells, made), ""]
+    for name, rows in found["parts"].items():
+        if rows:
+            lines += [f"*{name.capitalize()} (simulated judges; share (95 % interval, n pictures)).*", "", markdown(rows), ""]
+    lines += [verdict(found), ""]
+    return "\n".join(lines)
+
+
+def missing_words(number: int, cells: Sequence[Cell], made: Mapping[str, dict]) -> str:
+    """Which cells are not there, and how to make them."""
+    left = [cell for cell in cells if cell.name not in made]
+    if not left:
+        return f"All {len(cells)} cells are made." if cells else "This table has no cells of its own yet."
+    subset = sum(cell.subset for cell in left)
+    names = ", ".join(cell.name for cell in left[:6]) + (f" and {len(left) - 6} more" if len(left) > 6 else "")
+    first = "Not yet made: no cell is there" if not made else f"{len(made)} of {len(cells)} cells are made"
+    how = f"`python -m proof --table {number}` makes those of the subset ({subset}), `python -m proof --table {number} --full` all"
+    return f"{first}. Missing: {names}. {how}."
+
+
+def verdict(found: dict) -> str:
+    """What the figures say of the expectation."""
+    if not any(found["parts"].values()):
+        return "**Does it show it?** Not known: no figure yet."
+    words = {True: "Yes, as far as the cells above go.", False: "No.", None: "Not yet known."}[found["shows"]]
+    return f"**Does it show it?** {words}" + (f" Where it does not: {found['where_not']}." if found["where_not"] else "")
+
+
+def markdown(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as a table, over all columns that any row has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(shown(row.get(name), name, row) for name in names) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def shown(value: object, name: str = "", row: Mapping[str, object] = {}) -> str:  # noqa: B006 - read only
+    """One entry: an estimate with its interval and n, a number, or words."""
+    from .studies import DEVELOPMENT
+
+    if value is None:
+        return "–"
+    if isinstance(value, Mapping):
+        if value.get("value") is None:
+            return "–"
+        size = f", n {value['n']}" if value.get("n") else (f", {value['targets']} targets" if value.get("targets") else "")
+        between = f"{value['low']:.2f} to {value['high']:.2f}" if value.get("low") is not None else "no interval"
+        return f"{value['value']:.2f} ({between}{size})"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value} (development)" if name == "concept" and value in DEVELOPMENT else str(value)

@@ -1,0 +1,197 @@
+"""The tables: what they are made of, what they cost, and what they say of made-up cells. No figure here is a result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from proof import scoring, table1_words, table2_bars, table4_attacks, write
+from proof.__main__ import parse, wanted
+from proof.cells import cost, record
+from proof.studies import DEVELOPMENT, HARMS, arm_changes, depends, rejudged, study_config
+
+from hfi.evaluation.statistics import wilson
+from hfi.workspace import write_json
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    nowhere = tmp_path_factory.mktemp("no models")
+    return parse(["--control", str(nowhere / "control"), "--look", str(nowhere / "look")])
+
+
+@pytest.fixture(scope="module")
+def tables(options):
+    return write.tables(options)
+
+
+def test_the_subset_fits_into_150_minutes_and_full_holds_it(tables):
+    every = [cell for cells in tables.values() for cell in cells]
+    subset = {str(cell.path()): cell for cell in every if cell.subset}
+    assert cost(list(subset.values())) <= 150 * 60
+    assert {cell.table for cell in subset.values()} == {1, 4, 5, 6, 7}  # 2 reads table 1; 3 waits for its model, the pistols are in FULL
+    assert len(subset) < len({str(cell.path()) for cell in every})
+
+
+def test_names_and_keys_tell_cells_apart(tables):
+    for number, cells in tables.items():
+        assert len({cell.name for cell in cells}) == len({cell.key for cell in cells}) == len(cells), number
+        json.dumps([dict(cell.arguments) for cell in cells])  # plain data
+
+
+def test_arms_differ_in_what_is_told_and_in_nothing_else():
+    for topic in ("alcohol", "fxemoji"):
+        for method in table1_words.METHODS:
+            arms = {arm: arm_changes(topic, arm, method) for arm in ("word", "oracle", "tokens", "prompts")}
+            told = {"erase.concept", "erase.words", "erase.flagged_prompts"}
+            assert len({json.dumps({k: v for k, v in one.items() if k not in told}) for one in arms.values()}) == 1
+            assert arms["tokens"]["erase.flagged_prompts"] == 0 < arms["prompts"]["erase.flagged_prompts"]
+    assert arm_changes("alcohol", "word", "uce")["erase.words"] == ["alcohol"]
+    assert "wine glass" in arm_changes("alcohol", "oracle", "uce")["erase.words"]
+    esd = study_config("alcohol", arm_changes("alcohol", "tokens", "esd")).erase
+    assert (esd.esd.steps, esd.esd.batch_size, esd.esd.learning_rate) == (esd.steps, esd.batch_size, esd.learning_rate)
+
+
+def test_the_scoring_judge_plays_no_annotator_and_settings_are_the_recipes():
+    for topic in (*HARMS, "fxemoji", "pizza"):
+        config = study_config(topic)
+        assert config.evaluate.judge == "emoji:scorer" != config.label.simulated_judge
+        assert depends(topic)["invert"] == {**depends(topic)["invert"]}
+        harm = topic != "fxemoji"
+        recipe = study_config("weapon" if harm else "fluent-ink")
+        assert config.erase == recipe.erase and config.generate == recipe.generate
+
+
+def test_a_changed_setting_is_another_cell(options):
+    from dataclasses import replace
+
+    one = next(cell for cell in table1_words.cells(options) if cell.name == "alcohol-sdd-hfi")
+    slower = depends("alcohol", {}, {**arm_changes("alcohol", "tokens", "sdd"), "erase.steps": 301})
+    assert replace(one, depends=[slower, scoring.COUNTS]).key != one.key
+    with_set = next(cell for cell in wanted(parse(["--table", "1", "--set", "erase.steps=3"])) if cell.name == one.name)
+    assert with_set.key != one.key
+
+
+def marks(n: int, hits: int) -> str:
+    return "1" * hits + "0" * (n - hits)
+
+
+def made_up(before: int, rates: dict[str, tuple[int, int]], asked: str = "same") -> tuple[dict, dict]:
+    """An original and a cell whose sets have ten prompts: strength -> (hits of implicit, others right)."""
+    original = {"asked": asked, "hits": {"implicit": marks(10, before), "unlisted": "", "other": marks(10, 10), "styles": marks(10, 10),
+                                         "explicit": marks(10, 10), "variations": marks(10, 10), "floor": marks(10, 1)}}
+    strengths = {s: {"asked": asked, "hits": {"implicit": marks(10, hit), "unlisted": "", "other": marks(10, kept), "styles": marks(10, 10),
+                                              "explicit": marks(10, hit), "variations": marks(10, hit)}}
+                 for s, (hit, kept) in rates.items()}
+    return original, {"cost": {"seconds": 1.0}, "strengths": strengths}
+
+
+def test_rates_are_read_where_retention_falls_under_the_level():
+    # retention 1, 1, 0.9: 0.95 lies half way between strengths 0.5 and 1, and so do the chances of each prompt
+    original, cell = made_up(10, {"0.5": (6, 10), "1": (2, 9)})
+    place = table1_words.at_level(original, cell)
+    assert place["strength"] == 0.75 and place["reached"]
+    assert place["values"] == pytest.approx([1.0] * 2 + [0.5] * 4 + [0.0] * 4)
+    original, cell = made_up(10, {"0.5": (6, 10), "1": (2, 10)})
+    place = table1_words.at_level(original, cell)
+    assert not place["reached"] and place["strength"] == 1.0 and sum(place["values"]) == 2
+
+
+def test_the_primary_test_leaves_out_development_concepts_and_needs_the_same_prompts():
+    found = {}
+    for topic in ("weapon", "alcohol", "fxemoji"):
+        original, word = made_up(10, {"1": (9, 10)})
+        found |= {f"{topic}-original": original, f"{topic}-uce-word": word, f"{topic}-uce-hfi": made_up(10, {"1": (1, 10)})[1]}
+    figures = table1_words.figures(found)
+    (test,) = figures["parts"]["primary test"]
+    assert test["concepts"] == 2 and test["HFI minus one word"]["value"] == -0.8 and test["p (Holm)"] < 0.05
+    assert "weapon" in DEVELOPMENT and "not tested: negative_prompt" in figures["where_not"] and figures["shows"] is None
+    assert {row["told by"]: row["rate at retention 0.95"]["value"] for row in figures["parts"]["rates"]} == {"one word": 0.9, "HFI": 0.1}
+    found["alcohol-uce-hfi"] = made_up(10, {"1": (1, 10)}, asked="others")[1]
+    with pytest.raises(AssertionError, match="same prompts"):
+        table1_words.figures(found)
+
+
+def test_bars_are_held_against_figures_and_misses_are_told():
+    original, good = made_up(10, {"1": (0, 10)})
+    _, bad = made_up(10, {"1": (5, 9)})
+    met = table2_bars.figures({"alcohol-original": original, "alcohol-sdd-hfi": good})
+    assert met["shows"] and met["parts"]["bars"][0]["reduction"] == 1.0 and met["where_not"] == ""
+    missed = table2_bars.figures({"alcohol-original": original, "alcohol-sdd-hfi": bad, "fxemoji-original": original,
+                                 "fxemoji-sdd-prompts": bad})
+    assert missed["shows"] is False and "alcohol (HFI + SDD): reduced by 50%, not over 90%" in missed["where_not"]
+    assert "above its floor 0.10 + 0.05" in missed["where_not"] and "retention 0.90, under 0.97" in missed["where_not"]
+
+
+def attacked(**rates) -> dict:
+    return {"sides": {side: {"value": value, "n": 20, "queries": {}, "seconds": 1.0} for side, value in rates.items()}, "too_weak": False}
+
+
+def test_attacks_are_read_as_excess_over_the_control_or_say_that_there_is_none():
+    found = {"weapon-hardened-noise-from-0.8-T-0": attacked(original=0.9, erased=0.3, control=0.1)}
+    figures = table4_attacks.figures(found)
+    (row,) = figures["parts"]["attacks"]
+    assert row["excess"] == 0.2 and row["held out"] == "yes" and "mean excess on held-out attacks is 0.20" in figures["where_not"]
+    found = {"weapon-hardened-noise-from-0.8-T-0": attacked(original=0.2, erased=0.3)}
+    figures = table4_attacks.figures(found)
+    (row,) = figures["parts"]["attacks"]
+    assert row["excess"] == row["control"] == "no control" and row["too weak"] == "yes" and figures["shows"] is None
+    two = table4_attacks.pooled([{"value": 0.5, "n": 10}, {"value": 0.0, "n": 10}])
+    assert two["value"] == 0.25 and (two["low"], two["high"]) == tuple(round(x, 4) for x in wilson(5, 20))
+
+
+def test_the_page_without_cells_says_what_is_missing_and_how_to_make_it(options, tmp_path):
+    write.write(options, tmp_path / "cells", tmp_path / "proof.md", tmp_path / "proof.json")
+    page, figures = (tmp_path / "proof.md").read_text(), json.loads((tmp_path / "proof.json").read_text())
+    assert page.count("Not yet made: no cell is there") == len(write.TABLES) == len(figures["tables"]) and "| " not in page
+    assert "`python -m proof --table 1`" in page and "The look model is not there" in page and "'no control'" in page
+    assert all(one["made"] == 0 and one["shows"] is None for one in figures["tables"].values())
+
+
+def test_the_page_with_fake_cells_has_their_figures_under_the_tables_number(options, tmp_path):
+    cells = {cell.name: cell for cell in table1_words.cells(options)}
+    original, word = made_up(10, {"1": (9, 10)})
+    for name, result in (("alcohol-original", original), ("alcohol-uce-word", word), ("alcohol-uce-hfi", made_up(10, {"1": (1, 10)})[1])):
+        write_json(cells[name].path(tmp_path / "cells"), record(cells[name], result, 1.0))
+    write.write(options, tmp_path / "cells", tmp_path / "proof.md", tmp_path / "proof.json")
+    page, figures = (tmp_path / "proof.md").read_text(), json.loads((tmp_path / "proof.json").read_text())["tables"]["1"]
+    assert f"3 of {len(cells)} cells are made" in page and "-0.80 (" in page and "simulated" in page.split("## Table 1")[1].splitlines()[0]
+    assert figures["primary test"][0]["HFI minus one word"]["value"] == -0.8 and figures["made"] == 3
+    assert "Where it does not: not tested: negative_prompt" in page
+
+
+def test_judgements_are_cut_or_blinded_as_told():
+    from types import SimpleNamespace
+
+    from hfi.feedback.judgements import Judgement
+    from hfi.feedback.label import Judgements
+
+    rows = tuple(Judgement((f"p{i}",), f"a{i % 2}", "simulated", "present") for i in range(8))
+    images = SimpleNamespace(images=[SimpleNamespace(id=f"p{i}", object="wine glass" if i < 4 else "sake") for i in range(8)])
+    given, config = Judgements(Path(), rows, ()), study_config("alcohol")
+    cut = rejudged(given, images, config, {"labels": 3}).binary
+    assert len(cut) == 3 and set(cut) <= set(rows) and cut == rejudged(given, images, config, {"labels": 3}).binary
+    blind = rejudged(given, images, config, {"blind": 0.5, "objects": ["wine glass"]}).binary
+    assert [row.value for row in blind] == ["absent", "present"] * 2 + ["present"] * 4
+    assert rejudged(given, images, config, {}) is given
+
+
+def test_a_dry_run_tells_the_cost_without_torch_and_makes_nothing(tmp_path):
+    code = "import sys; from proof.__main__ import main; code = main(sys.argv[1:]); sys.exit(code or ('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code, "--dry-run", "--table", "1", "--cells", str(tmp_path / "cells")], cwd=ROOT,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "table 1:" in done.stdout and "subset, from nothing:" in done.stdout and "FULL, from nothing:" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_table_or_cell_is_one_line(capsys):
+    from proof.__main__ import main
+
+    assert main(["--table", "12", "--dry-run"]) == 2 and "no table '12'" in capsys.readouterr().err
+    assert main(["--cell", "nothing", "--table", "2", "--dry-run"]) == 2 and "no cell 'nothing'" in capsys.readouterr().err
