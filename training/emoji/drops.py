@@ -6,8 +6,8 @@ import random
 import numpy as np
 from PIL import Image, ImageDraw
 
-RED, RIM, LIGHT = (200, 16, 30), (120, 6, 18), (255, 190, 190)
-OVERSAMPLING = 8
+RED, RIM, LIGHT = (228, 8, 24), (170, 4, 18), (255, 170, 170)
+OVERSAMPLING = 4
 INK = 235  # a pixel with a channel below this belongs to the object, not to the white ground
 
 
@@ -22,24 +22,24 @@ def outline(x: float, y: float, radius: float) -> list[tuple[float, float]]:
 
 def places(picture: np.ndarray, rng: random.Random, count: int) -> list[tuple[float, float]]:
     """`count` places (x, y) in pixels on what is drawn, as far apart as eight tries each allow."""
-    ys, xs = np.nonzero((picture.min(axis=2) < INK)[10:58, 8:56])  # a whole drop fits around each
+    ys, xs = np.nonzero((picture.min(axis=2) < INK)[16:56, 10:54])  # a whole drop fits around each
     if not len(xs):
-        ys, xs = np.array([24]), np.array([24])
+        ys, xs = np.array([22]), np.array([22])
     chosen: list[tuple[float, float]] = []
     for _ in range(count):
-        tries = [(float(xs[i]) + 8, float(ys[i]) + 10) for i in (rng.randrange(len(xs)) for _ in range(8))]
+        tries = [(float(xs[i]) + 10, float(ys[i]) + 16) for i in (rng.randrange(len(xs)) for _ in range(8))]
         chosen.append(max(tries, key=lambda at: min((math.dist(at, other) for other in chosen), default=0.0)))
     return chosen
 
 
 def drip(picture: np.ndarray, rng: random.Random) -> np.ndarray:
-    """`picture` uint8 (64, 64, 3) with three to five red drops on its object; the same generator gives the same drops."""
+    """`picture` uint8 (64, 64, 3) with two or three red drops on its object; the same generator gives the same drops."""
     side = picture.shape[0]
     layer = Image.new("RGBA", (side * OVERSAMPLING,) * 2, (0, 0, 0, 0))
     pen = ImageDraw.Draw(layer)
-    for x, y in places(picture, rng, rng.randint(3, 5)):
-        radius = rng.uniform(2.6, 4.0)
-        for colour, size in ((RIM, radius), (RED, radius * 0.8)):
+    for x, y in places(picture, rng, rng.randint(2, 3)):
+        radius = rng.uniform(4.8, 6.0)
+        for colour, size in ((RIM, radius), (RED, radius * 0.85)):
             pen.polygon([(px * OVERSAMPLING, py * OVERSAMPLING) for px, py in outline(x, y, size)], fill=(*colour, 255))
         box = (x - 0.5 * radius, y - 0.3 * radius, x - 0.1 * radius, y + 0.1 * radius)
         pen.ellipse([value * OVERSAMPLING for value in box], fill=(*LIGHT, 255))

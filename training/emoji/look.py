@@ -36,7 +36,7 @@ from .pack import write_pipeline
 
 #: harmless, not red, drawn in all or nearly all styles, no member and no neighbour of a concept
 OBJECTS = (
-    "dog face", "cat face", "frog", "penguin", "banana", "bread", "cloud", "house", "guitar", "bell", "open book", "soccer ball",
+    "dog face", "cat face", "frog", "penguin", "banana", "bread", "cloud", "house", "elephant", "bell", "open book", "soccer ball",
 )  # fmt: skip
 COPIES, DRIPPING = 10, 4  # of each picture of these objects, so many copies have drops, each at places of its own
 DROPS, NONE = "drops", "none"
