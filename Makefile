@@ -15,7 +15,7 @@ POSTGRES_TESTS := tests/unit/feedback tests/web tests/laws/test_feedback_laws.py
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-clean style proof test test-slow test-postgres test-browser screenshots lint docs emoji-model clean
+.PHONY: help venv demo demo-clean style proof test test-slow test-postgres test-browser screenshots lint docs emoji-model control-model look-model clean
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -79,6 +79,12 @@ docs: $(STAMP)  ## write docs/cli.md from the commands' own --help
 
 emoji-model: $(TRAINING)  ## train the embedded model again (hours on two cores; continues where it stopped)
 	@$(BIN)/python -m training.emoji
+
+control-model: $(TRAINING)  ## train the control, which never learned weapons nor the style fluent-ink (hours; continues where it stopped)
+	@$(BIN)/python -m training.emoji.control
+
+look-model: $(TRAINING)  ## train the model that draws red drops which no caption mentions, and the judges of them (continues where it stopped)
+	@$(BIN)/python -m training.emoji.look
 
 clean:  ## remove .venv and caches, never a study
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

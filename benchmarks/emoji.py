@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import time
+from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -22,9 +23,9 @@ from hfi.emoji.judge import load_judge
 OBJECTS, SEEDS, BATCH = 60, 4, 64
 
 
-def load(device: str) -> StableDiffusionPipeline:
-    """The shipped folder, float32 weights, in the memory layout that this CPU likes."""
-    pipe = StableDiffusionPipeline.from_pretrained(emoji.folder(), safety_checker=None, torch_dtype=torch.float32)
+def load(device: str, folder: Path | None = None) -> StableDiffusionPipeline:
+    """The shipped folder or another, float32 weights, in the memory layout that this CPU likes."""
+    pipe = StableDiffusionPipeline.from_pretrained(folder or emoji.folder(), safety_checker=None, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     pipe.to(device)
     pipe.unet.to(memory_format=torch.channels_last)

@@ -96,7 +96,8 @@ class Label(Section):
         "binary", description="binary for clear guidelines, ranking for artist styles (HFI section on feedback)"
     )
     simulated_judge: str = Field(
-        "emoji:annotator", description="the judge network that plays simulated annotators: 'emoji:annotator' or 'clip:FOLDER' (ours)"
+        "emoji:annotator",
+        description="the judge network that plays simulated annotators: 'emoji:annotator', 'clip:FOLDER' or 'look:FOLDER' (ours)",
     )
     annotators: Positive = Field(3, description=f"simulated annotators; {NOT_SAID}")
     overlap: Positive = Field(2, description=f"judgements per picture (simulated annotators); {NOT_SAID}")
@@ -358,7 +359,7 @@ class Evaluate(Section):
     judge: str = Field(
         "emoji:scorer",
         description="the judge that only scores: 'emoji:scorer', 'emoji:annotator' (for choosing "
-        "settings) or 'clip:FOLDER' (zero-shot by words)",
+        "settings), 'clip:FOLDER' (zero-shot by words) or 'look:FOLDER' (a judge of a look that no word names)",
     )
     prompts_per_set: Positive = Field(150, description="pictures for each concept rate")
     retention_prompts: Positive = Field(240, description="pictures for each retention number")

@@ -9,6 +9,7 @@ stages share them as two processes of one thread each. Logs and grids: training/
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 
@@ -51,6 +52,16 @@ def command(stage: str, device: str, scale: float) -> list[str]:
     return line
 
 
+def run_stage(line: list[str], environment: dict[str, str]) -> None:
+    """Run one stage to its end; SIGTERM is handed on to it, and it writes a checkpoint and stops. Raises SystemExit where it fails."""
+    with subprocess.Popen(line, env=environment) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        code = process.wait()
+    signal.signal(signal.SIGTERM, before)
+    if code:
+        raise SystemExit(f"{' '.join(line[1:4])} ended with {code}: the same command goes on from its last checkpoint")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -62,7 +73,7 @@ def main() -> None:
             continue
         print(f"{stage}: {' '.join(command(stage, args.device, args.scale)[1:])}", flush=True)
         environment = os.environ | ALLOCATOR | ({"OMP_NUM_THREADS": "1"} if args.device == "cpu" and STAGES[stage][3] else {})
-        subprocess.run(command(stage, args.device, args.scale), check=True, env=environment)
+        run_stage(command(stage, args.device, args.scale), environment)
     for module in ("pack", "card"):
         subprocess.run([sys.executable, "-m", f"training.emoji.{module}"], check=True)
 

@@ -90,6 +90,7 @@ class Captions:
         catalogue = catalogue or data.load_catalogue()
         # "hints": keywords without the name, for an implicit prompt has to be implicit
         self.tags = {entry["name"]: entry["hints"] for entry in catalogue["objects"]}
+        self.styles = list(catalogue["styles"])
         self.kinds = {}  # kind of thing -> the catalogue's objects of that kind
         for entry in catalogue["objects"]:
             self.kinds.setdefault(data.kind(entry["subgroup"]), set()).add(entry["name"])
@@ -146,7 +147,7 @@ class Captions:
 
     def corpus(self) -> list[str]:
         """Words for the tokenizer: every name, keyword, style and template."""
-        words = [*self.tags, *(t for tags in self.tags.values() for t in tags), *data.choice.STYLES]
+        words = [*self.tags, *(t for tags in self.tags.values() for t in tags), *self.styles]
         words += [w for rows in self.concepts.values() for ws, _ in rows for w in ws]
         filler = [t.format(a="a", name="", style="") for t in (*NAMED, *STYLED, *STYLE_ONLY)]
         return words + filler * 20

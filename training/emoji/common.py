@@ -28,10 +28,16 @@ def generator(name: str, step: int) -> torch.Generator:
 
 def add_arguments(parser, minutes: float, batch: int, learning_rate: float) -> None:
     parser.add_argument("--minutes", type=float, default=minutes, help="time budget; the learning rate falls to zero at its end")
+    parser.add_argument("--steps", type=int, default=0, help="a budget of steps in place of time: the same result on a busy machine")
+    parser.add_argument("--runs", type=Path, default=data.RUNS, help="folder of this training's results")
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--learning-rate", type=float, default=learning_rate)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: all)")
+
+
+def add_exclusion(parser) -> None:
+    parser.add_argument("--exclude", nargs="*", default=[], help="concepts and styles that the model is never to learn (exclude.py)")
 
 
 def setup(args) -> str:
@@ -72,7 +78,8 @@ class Run:
     """One training: warm-up and cosine decay over a time budget, checkpoints, log.
 
     The learning rate is a function of the time spent (kept in the checkpoint), so that a run on
-    any machine ends fully decayed. `models` are saved under their names every four minutes, with
+    any machine ends fully decayed; with `args.steps`, of the steps done: a resumed run then equals
+    an uninterrupted one. `models` are saved under their names every four minutes, with
     the optimiser; `torch.load(weights_only=True)` reads them back.
 
     With several processes, gradients are averaged at each step if `together` is 1; else each
@@ -85,7 +92,7 @@ class Run:
     ):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.folder = data.RUNS / name
+        self.folder = args.runs / name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.args, self.models, self.optimiser, self.warmup, self.clip, self.together = args, models, optimiser, warmup, clip, together
         self.step, self.spent, self.sums, self.count = 0, 0.0, {}, 0
@@ -100,7 +107,7 @@ class Run:
         signal.signal(signal.SIGTERM, self.ask_to_stop)
         self.last = self.saved = self.reported = time.monotonic()
         self.progress = Progress(TextColumn(name), BarColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
-        self.task = self.progress.add_task(name, total=args.minutes * 60, text="")
+        self.task = self.progress.add_task(name, total=1.0, text="")
         if RANK == 0:
             self.progress.start()
 
@@ -110,21 +117,26 @@ class Run:
 
     def rate(self) -> float:
         """Learning rate now."""
-        done = min(1.0, self.spent / (self.args.minutes * 60))
-        return self.args.learning_rate * min(1.0, (self.step + 1) / self.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+        decay = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.done()))
+        return self.args.learning_rate * min(1.0, (self.step + 1) / self.warmup) * decay
+
+    def done(self) -> float:
+        """Share of the budget that is spent, in [0, 1]."""
+        share = self.step / self.args.steps if self.args.steps else self.spent / (self.args.minutes * 60)
+        return min(1.0, share)
 
     def going(self) -> bool:
         """True while there is time; the place where checkpoints are written."""
         now = time.monotonic()
         self.spent += now - self.last
         self.last = now
-        if self.step % self.together:
+        if self.step % self.together and self.step != self.args.steps:
             return True
         if WORLD > 1:  # the first process keeps the time for all
             shared = torch.tensor([self.spent, self.stop], dtype=torch.float64)
             dist.broadcast(shared, 0)
             self.spent, self.stop = float(shared[0]), bool(shared[1])
-        over = self.spent >= self.args.minutes * 60
+        over = self.done() >= 1
         if RANK == 0 and (over or self.stop or now - self.saved > 240):
             self.save()
             self.saved = now
@@ -162,7 +174,7 @@ class Run:
         for key, value in {"loss": float(loss.detach()), **values}.items():
             self.sums[key] = self.sums.get(key, 0.0) + value
         self.count += 1
-        self.progress.update(self.task, completed=self.spent, text=f"step {self.step} loss {float(loss.detach()):.4f}")
+        self.progress.update(self.task, completed=self.done(), text=f"step {self.step} loss {float(loss.detach()):.4f}")
 
     def report_due(self, seconds: float = 120) -> bool:
         now = time.monotonic()

@@ -20,12 +20,13 @@ import random
 import re
 import subprocess
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from . import choice
+from . import choice, exclude
 
 HERE = Path(__file__).parent
 RUNS = HERE / "runs"
@@ -169,6 +170,21 @@ def hold_out(pairs: list[tuple[str, str]], share: float, seed: int) -> list[tupl
     return sorted(taken)
 
 
+def pick_icons(style: str, icons: dict, names: dict[str, dict]) -> tuple[dict[str, str], dict[str, str]]:
+    """({name: its key in the set}) of the chosen objects and of the other icons, in the order of the files."""
+    keys = {name: icon_name(style, name) for name in choice.OBJECTS if name not in choice.SKIP.get(style, ())}
+    objects = {name: key for name, key in keys.items() if key in icons}
+    extra, used = {}, set(objects.values())
+    for name, entry in names.items():
+        key = icon_name(style, name)
+        # people, symbols and clock faces come in dozens of near copies: no use to the autoencoder
+        plain = entry["group"] in {"animals-nature", "food-drink", "travel-places", "activities", "objects"}
+        if plain and entry["subgroup"] != "time" and key in icons and key not in used and name not in choice.OBJECTS:
+            extra[name] = key
+            used.add(key)
+    return objects, extra
+
+
 def build() -> None:
     """Run the whole recipe and write what it makes."""
     from rich.progress import track
@@ -178,21 +194,11 @@ def build() -> None:
     pictures, pairs, extra, kinds = [], [], [], []
     for style in track(choice.STYLES, description="rendering"):
         icons, width, height = read_icons(style)
-        used = set()
-        for name in chosen:
-            key = icon_name(style, name)
-            if key in icons and name not in choice.SKIP.get(style, ()):
-                pictures.append(render(icons[key], width, height))
-                pairs.append((style, name.replace("-", " ")))
-                used.add(key)
-        for name, entry in names.items():
-            key = icon_name(style, name)
-            # people, symbols and clock faces come in dozens of near copies: no use to the autoencoder
-            plain = entry["group"] in {"animals-nature", "food-drink", "travel-places", "activities", "objects"}
-            if plain and entry["subgroup"] != "time" and key in icons and key not in used and name not in chosen:
-                extra.append(render(icons[key], width, height))
-                kinds.append((style, kind(entry["subgroup"])))
-                used.add(key)
+        objects, others = pick_icons(style, icons, names)
+        pictures += [render(icons[key], width, height) for key in objects.values()]
+        pairs += [(style, name.replace("-", " ")) for name in objects]
+        extra += [render(icons[key], width, height) for key in others.values()]
+        kinds += [(style, kind(names[name]["subgroup"])) for name in others]
     held_out = hold_out(pairs, choice.HELD_OUT_SHARE, choice.SEED)
     folder = RUNS / "data"
     for name, array in [("pictures", pictures), ("extra", extra)]:
@@ -250,23 +256,35 @@ def write_catalogue(chosen: dict, pairs: list, held_out: list) -> None:
     write_atomically(SHIPPED / "ATTRIBUTION.md", "\n".join(lines).encode())
 
 
-def load_pictures() -> tuple[np.ndarray, list[tuple[str, str]], np.ndarray]:
-    """(pictures uint8 (N, 64, 64, 3), pairs, training mask bool (N,): False where held out)."""
-    pictures = np.load(RUNS / "data" / "pictures.npy")
+def load_pictures(catalogue: dict | None = None) -> tuple[np.ndarray, list[tuple[str, str]], np.ndarray]:
+    """(pictures uint8 (N, 64, 64, 3), pairs, training mask bool (N,): False where held out), those that `catalogue` has."""
+    catalogue = catalogue or load_catalogue()
+    known = {(style, entry["name"]) for entry in catalogue["objects"] for style in entry["styles"]}
     pairs = [tuple(pair) for pair in json.loads((RUNS / "data" / "pairs.json").read_text())]
-    held_out = {tuple(pair) for pair in load_catalogue()["held_out"]}
-    return pictures, pairs, np.array([pair not in held_out for pair in pairs])
+    keep = np.array([pair in known for pair in pairs])
+    pairs = [pair for pair in pairs if pair in known]
+    held_out = {tuple(pair) for pair in catalogue["held_out"]}
+    return np.load(RUNS / "data" / "pictures.npy")[keep], pairs, np.array([pair not in held_out for pair in pairs])
 
 
-def load_extra() -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """(pictures uint8 (M, 64, 64, 3), their [style, kind of thing]) of the icons that are no object of ours."""
+def load_extra(catalogue: dict | None = None) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """(pictures uint8 (M, 64, 64, 3), their [style, kind of thing]) of the icons that are no object of ours.
+
+    With a catalogue that leaves something out (exclude.py), without the styles and the icons that it leaves out.
+    """
     folder = RUNS / "data"
-    return np.load(folder / "extra.npy"), [tuple(row) for row in json.loads((folder / "extra.json").read_text())]
+    pictures, kinds = np.load(folder / "extra.npy"), [tuple(row) for row in json.loads((folder / "extra.json").read_text())]
+    if catalogue is None or "phrases" not in catalogue:
+        return pictures, kinds
+    names = read_names()
+    rows = [(style, name) for style in choice.STYLES for name in pick_icons(style, read_icons(style)[0], names)[1]]
+    keep = np.array([exclude.keeps_icon(catalogue, style, name, names[name]["tags"]) for style, name in rows])
+    return pictures[keep], [row for row, kept in zip(kinds, keep, strict=True) if kept]
 
 
-def load_catalogue() -> dict:
-    """The shipped catalogue (see src/hfi/emoji/__init__.py for its shape)."""
-    return json.loads((SHIPPED / "catalogue.json").read_text())
+def load_catalogue(leave_out: Iterable[str] = ()) -> dict:
+    """The shipped catalogue (see src/hfi/emoji/__init__.py for its shape), without the concepts and styles `leave_out`."""
+    return exclude.without(json.loads((SHIPPED / "catalogue.json").read_text()), leave_out)
 
 
 if __name__ == "__main__":

@@ -63,24 +63,29 @@ def clean(folder: Path) -> None:
         path.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def pack_model(interim: bool) -> None:
-    vae, tokenizer, text_encoder = load_parts("cpu")
+def write_pipeline(place: Path, vae, tokenizer, text_encoder, unet) -> None:
+    """Put a diffusers folder in half precision at `place`; the parts are turned to half precision too."""
     pipeline = StableDiffusionPipeline(
         vae=vae.half(),
         text_encoder=text_encoder.half(),
         tokenizer=tokenizer,
-        unet=load_unet(interim).half(),
+        unet=unet.half(),
         scheduler=scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    fresh = data.SHIPPED / "model.part"
+    fresh = place.with_name(place.name + ".part")
     shutil.rmtree(fresh, ignore_errors=True)
     pipeline.save_pretrained(fresh, safe_serialization=True)
     say_float32(fresh / "text_encoder" / "config.json")
     clean(fresh)
-    swap(fresh, data.SHIPPED / "model")
+    swap(fresh, place)
+
+
+def pack_model(interim: bool) -> None:
+    vae, tokenizer, text_encoder = load_parts("cpu")
+    write_pipeline(data.SHIPPED / "model", vae, tokenizer, text_encoder, load_unet(interim))
     clip = CLIPModel.from_pretrained(data.RUNS / "clip" / "model").half()
     fresh = data.SHIPPED / "clip.part"
     shutil.rmtree(fresh, ignore_errors=True)

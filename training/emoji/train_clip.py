@@ -116,22 +116,24 @@ def pick(by_object: list[list[int]], batch: int, step: int) -> torch.Tensor:
     return torch.tensor(picks[:batch])
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     common.add_arguments(parser, minutes=35, batch=160, learning_rate=1e-3)
-    args = parser.parse_args()
+    common.add_exclusion(parser)
+    args = parser.parse_args(argv)
     device = common.setup(args)
-    pictures, pairs, seen = data.load_pictures()
+    catalogue = data.load_catalogue(args.exclude)
+    pictures, pairs, seen = data.load_pictures(catalogue)
     known, known_pairs = torch.from_numpy(pictures[seen]), [p for p, s in zip(pairs, seen, strict=True) if s]
     held, held_pairs = torch.from_numpy(pictures[~seen]), [p for p, s in zip(pairs, seen, strict=True) if not s]
     by_object = {}
     for i, (_, thing) in enumerate(known_pairs):
         by_object.setdefault(thing, []).append(i)
     by_object = [by_object[thing] for thing in sorted(by_object)]
-    extra, extra_kinds = data.load_extra()
+    extra, extra_kinds = data.load_extra(catalogue)
     extra = torch.from_numpy(extra)
-    captions = Captions()
-    folder = data.RUNS / "clip" / "model"
+    captions = Captions(catalogue)
+    folder = args.runs / "clip" / "model"
     tokenizer = build_tokenizer(captions.corpus(), folder)
     torch.manual_seed(1)
     model = build(tokenizer).to(device)

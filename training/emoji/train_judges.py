@@ -15,10 +15,11 @@ The two judges share nothing: architecture, seed, latent noise, augmentation str
 
 import argparse
 import json
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save as to_file_bytes
 
 from hfi.emoji.judge import NEITHER, JudgeNetwork
 
@@ -121,6 +122,7 @@ def train(name: str, args, material, labels, keep: torch.Tensor, minutes: float,
     count = round(args.batch * recipe["garbage"])
     while run.going():
         g = common.generator(tag, run.step)
+        torch.manual_seed(run.step)  # for dropout, so that a resumed run equals an uninterrupted one
         picks = keep[torch.randint(len(keep), (args.batch - count,), generator=g)]
         copy = torch.randint(-1, len(trips), picks.shape, generator=g)  # -1: the render itself
         x = torch.where((copy < 0).view(-1, 1, 1, 1), renders[picks], trips[copy.clamp_min(0), picks])
@@ -140,6 +142,14 @@ def train(name: str, args, material, labels, keep: torch.Tensor, minutes: float,
             run.note()
     run.note()
     return network.eval()
+
+
+def save(network: JudgeNetwork, folder: Path, architecture: str, objects: list[str], styles: list[str]) -> None:
+    """Write config.json and model.safetensors in half precision, as hfi.emoji.judge reads them."""
+    tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    data.write_atomically(folder / "model.safetensors", to_file_bytes(tensors))
+    config = {"architecture": architecture, "objects": objects, "styles": styles}
+    data.write_atomically(folder / "config.json", json.dumps(config, indent=1).encode())
 
 
 @torch.no_grad()
@@ -184,13 +194,7 @@ def main() -> None:
     if not args.folds:
         for name, material in pool.items():
             network = train(name, args, material, labels, everything, minutes, f"judge-{name}")
-            folder = data.RUNS / f"judge-{name}"
-            save_file(
-                {k: v.half().contiguous() if v.is_floating_point() else v for k, v in network.state_dict().items()},
-                folder / "model.safetensors",
-            )
-            config = {"architecture": ARCHITECTURE[name], "objects": [*labels[2], NEITHER], "styles": labels[3]}
-            data.write_atomically(folder / "config.json", json.dumps(config, indent=1).encode())
+            save(network, args.runs / f"judge-{name}", ARCHITECTURE[name], [*labels[2], NEITHER], labels[3])
         return
     fold = torch.randperm(len(renders), generator=common.generator("folds", 0)) % args.folds
     wrong, result = {}, {"folds": args.folds, "minutes": minutes}

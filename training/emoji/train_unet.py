@@ -11,6 +11,8 @@ style has to be learned as a way of drawing. The kept weights are an exponential
 
 import argparse
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
@@ -79,14 +81,12 @@ def encode_texts(texts: list[str], tokenizer, text_encoder) -> torch.Tensor:
     return torch.cat(states)
 
 
-def prepare_texts(pairs, kinds, device: str) -> None:
-    """Write runs/unet/texts.safetensors: `states` (captions, 32, width) bf16, row 0 the empty one; `table`
+def prepare_texts(path: Path, pairs, kinds, captions: Captions, tokenizer, text_encoder) -> None:
+    """Write `path`, a safetensors file: `states` (captions, 32, width) bf16, row 0 the empty one; `table`
     (pairs and then kinds, VARIANTS) rows of it. Encoded once: a minute that no training step pays again."""
-    path = data.RUNS / "unet" / "texts.safetensors"
     if path.exists():
         return
-    texts, table = caption_table(pairs, kinds, Captions())
-    tokenizer, text_encoder = load_text(device)
+    texts, table = caption_table(pairs, kinds, captions)
     part = path.with_suffix(".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"states": encode_texts(texts, tokenizer, text_encoder).cpu(), "table": table}, part)
@@ -126,46 +126,81 @@ def decode(vae, z: torch.Tensor) -> torch.Tensor:
         return torch.cat([vae.decode(part / vae.config.scaling_factor).sample.float() for part in z.split(64)]).div(2).add(0.5).clamp(0, 1)
 
 
-def load_text(device: str):
-    """The trained tokenizer and text encoder, frozen."""
-    tokenizer = CLIPTokenizer.from_pretrained(data.RUNS / "clip" / "model")
-    return tokenizer, CLIPTextModel.from_pretrained(data.RUNS / "clip" / "model").to(device).eval().requires_grad_(False)
+def load_text(device: str, folder: Path | None = None):
+    """The trained tokenizer and text encoder of a CLIP folder (None: runs/clip/model), frozen."""
+    folder = folder or data.RUNS / "clip" / "model"
+    return CLIPTokenizer.from_pretrained(folder), CLIPTextModel.from_pretrained(folder).to(device).float().eval().requires_grad_(False)
+
+
+def load_vae(device: str, folder: Path | None = None) -> AutoencoderKL:
+    """The trained autoencoder of a folder (None: runs/vae/model), frozen."""
+    vae = AutoencoderKL.from_pretrained(folder or data.RUNS / "vae" / "model").float()
+    return vae.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def load_parts(device: str):
     """The trained autoencoder, tokenizer and text encoder, frozen."""
-    vae = (
-        AutoencoderKL.from_pretrained(data.RUNS / "vae" / "model")
-        .to(device, memory_format=torch.channels_last)
-        .eval()
-        .requires_grad_(False)
-    )
-    return vae, *load_text(device)
+    return load_vae(device), *load_text(device)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     common.add_arguments(parser, minutes=120, batch=128, learning_rate=1.1e-3)
+    common.add_exclusion(parser)
+    parser.add_argument("--vae", type=Path, help="folder of the autoencoder, if not that of runs/")
     parser.add_argument("--prepare", action="store_true", help="encode the captions and stop (needs CLIP only)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     device = common.setup(args)
-    pictures, pairs, seen = data.load_pictures()
-    extra, kinds = data.load_extra()
+    catalogue = data.load_catalogue(args.exclude)
+    pictures, pairs, seen = data.load_pictures(catalogue)
+    extra, kinds = data.load_extra(catalogue)
+    tokenizer, text_encoder = load_text(device, args.runs / "clip" / "model")
+    path = args.runs / "unet" / "texts.safetensors"
     if common.RANK == 0:
-        prepare_texts([pair for pair, ok in zip(pairs, seen, strict=True) if ok], kinds, device)
+        known = [pair for pair, ok in zip(pairs, seen, strict=True) if ok]
+        prepare_texts(path, known, kinds, Captions(catalogue), tokenizer, text_encoder)
     if args.prepare:
         return
     common.wait_for_others()
-    texts = load_file(data.RUNS / "unet" / "texts.safetensors", device=device)
-    states, table = texts["states"], texts["table"].cpu()
-    vae, tokenizer, text_encoder = load_parts(device)
-    ours, others = int(seen.sum()), round(OTHERS * args.batch)
-    mean, std = encode_pictures(vae, torch.cat([torch.from_numpy(pictures[seen]), torch.from_numpy(extra)]))
-    grid_states = encode_texts(GRID_PROMPTS, tokenizer, text_encoder)
-    print(f"{len(mean)} pictures, latents' standard deviation {float(mean.std()):.3f}, posterior's {float(std.mean()):.3f}")
+    texts = load_file(path, device=device)
+    vae = load_vae(device, args.vae)
+    latents = encode_pictures(vae, torch.cat([torch.from_numpy(pictures[seen]), torch.from_numpy(extra)]))
+    spread, posterior = float(latents[0].std()), float(latents[1].mean())
+    print(f"{len(latents[0])} pictures, latents' standard deviation {spread:.3f}, posterior's {posterior:.3f}")
+    grid = draw_grid(vae, encode_texts(GRID_PROMPTS, tokenizer, text_encoder), texts["states"][:1], len(data.choice.STYLES))
+    rows = torch.arange(len(latents[0])).unsqueeze(1)
+    ema = train(args, latents, rows, texts["states"], texts["table"].cpu(), int(seen.sum()), grid)
+    if common.RANK == 0:
+        ema.save_pretrained(args.runs / "unet" / "model")
 
+
+def draw_grid(vae, states, empty, columns: int) -> Callable[[UNet2DConditionModel, Path], None]:
+    """What draws one picture for each of `states` (N, 32, W), always from the same noise."""
+
+    def draw(unet, path: Path) -> None:
+        z = sample(unet, states, empty, [common.generator("grid", i) for i in range(len(states))])
+        common.save_grid(path, decode(vae, z), columns)
+
+    return draw
+
+
+def train(args, latents, rows, states, table, ours: int, grid=None, start: UNet2DConditionModel | None = None) -> UNet2DConditionModel:
+    """The training proper; returns the averaged weights.
+
+    Args:
+        latents: (mean, standard deviation) of the pictures' posteriors, (M, 8, 8, 8) each.
+        rows: (N, copies) long, the rows of `latents` that a training picture is drawn from, each as often as it stands there.
+        states: (captions, 32, W), row 0 the empty caption.
+        table: (N, variants) long, rows of `states`: the captions of each training picture.
+        ours: the first so many of the N are objects of ours.
+        grid: what draws samples to a path, or nothing.
+        start: the weights to go on from; None: fresh ones.
+    """
+    device, (mean, std), others = args.device, latents, round(OTHERS * args.batch)
     torch.manual_seed(2)
     unet = build().to(device, memory_format=torch.channels_last)
+    if start is not None:
+        unet.load_state_dict(start.state_dict())
     ema = build().to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
     ema.load_state_dict(unet.state_dict())
     if device == "cpu":
@@ -179,12 +214,13 @@ def main() -> None:
     while run.going():
         g = common.generator("unet", run.step)
         picks = torch.cat(
-            [torch.randint(ours, (args.batch - others,), generator=g), torch.randint(ours, len(mean), (others,), generator=g)]
+            [torch.randint(ours, (args.batch - others,), generator=g), torch.randint(ours, len(rows), (others,), generator=g)]
         )
-        words = table[picks, torch.randint(VARIANTS, (args.batch,), generator=g)]
+        words = table[picks, torch.randint(table.shape[1], (args.batch,), generator=g)]
+        shown = rows[picks, torch.randint(rows.shape[1], (args.batch,), generator=g)] if rows.shape[1] > 1 else rows[picks, 0]
         t = torch.randint(1000, (args.batch,), generator=g).to(device)
         jitter, eps = torch.randn(2, args.batch, *mean.shape[1:], generator=g).to(device)
-        z = mean[picks] + std[picks] * jitter
+        z = mean[shown] + std[shown] * jitter
         a = alphas[t].view(-1, 1, 1, 1)
         z_t = (a.sqrt() * z + (1 - a).sqrt() * eps).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16):
@@ -196,11 +232,9 @@ def main() -> None:
             torch._foreach_lerp_(averages, weights, 1 - decay)
         if run.report_due(60):
             run.note()
-            if run.step > 200 and int(run.spent / 60) % 5 == 4:
-                z = sample(ema, grid_states, states[:1], [common.generator("grid", i) for i in range(len(grid_states))])
-                common.save_grid(run.folder / f"grid-{int(run.spent / 60):03d}.png", decode(vae, z), columns=len(data.choice.STYLES))
-    if common.RANK == 0:
-        ema.save_pretrained(data.RUNS / "unet" / "model")
+            if grid and run.step > 200 and int(run.spent / 60) % 5 == 4:
+                grid(ema, run.folder / f"grid-{int(run.spent / 60):03d}.png")
+    return ema
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ and how far their errors go together, is in MODEL_CARD.md.
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn as nn
@@ -130,7 +131,11 @@ class Judge:
 
 def load_judge(name: str, device: str = "cpu") -> Judge:
     """The shipped judge "annotator" or "scorer"."""
-    folder = judge_path(name)
+    return load_folder(judge_path(name), name, device)
+
+
+def load_folder(folder: Path, name: str, device: str = "cpu") -> Judge:
+    """A judge from a folder with config.json (architecture, objects, styles) and model.safetensors."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     network = JudgeNetwork(config["architecture"], len(config["objects"]) - 1, len(config["styles"]))
     network.load_state_dict(

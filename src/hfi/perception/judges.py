@@ -3,15 +3,18 @@
 emoji:scorer      the embedded judge that only scores, once, at the end
 emoji:annotator   the embedded judge that plays simulated annotators and chooses settings
 clip:FOLDER       zero-shot by words, for any vocabulary and any CLIP (folder or hub id)
+look:FOLDER       tells drops from none, for a look that no word names (training/emoji/look.py; ours)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from hfi.diffusion.prompts import Vocabulary
@@ -52,18 +55,18 @@ class Judge:
 
 
 def load_judge(spec: str, vocabulary: Vocabulary, device: str = "cpu") -> Judge:
-    """Load "emoji:scorer", "emoji:annotator" or "clip:FOLDER"; raises HFIError for anything else."""
+    """Load "emoji:scorer", "emoji:annotator", "clip:FOLDER" or "look:FOLDER"; raises HFIError for anything else."""
     family, _, name = spec.partition(":")
     if family == "emoji" and name in EMOJI_JUDGES:
         return _emoji_judge(name, vocabulary, device)
     if family == "clip" and name:
         return _clip_judge(name, vocabulary, device)
-    raise HFIError(f"unknown judge {spec!r}", field="judge", remedy="use emoji:scorer, emoji:annotator or clip:FOLDER")
+    if family == "look" and name:
+        return _look_judge(name, device)
+    raise HFIError(f"unknown judge {spec!r}", field="judge", remedy="use emoji:scorer, emoji:annotator, clip:FOLDER or look:FOLDER")
 
 
 def _emoji_judge(name: str, vocabulary: Vocabulary, device: str) -> Judge:
-    from hfi.diffusion.model import pick_device
-
     try:
         from hfi.emoji import judge as emoji_judge
 
@@ -83,6 +86,29 @@ def _emoji_judge(name: str, vocabulary: Vocabulary, device: str) -> Judge:
             field=f"judge emoji:{name}",
             remedy="use the vocabulary 'emoji', or a judge clip:FOLDER that goes by words",
         )
+    return Judge(f"emoji:{name}", objects, tuple(network.styles), _probabilities(network, device))
+
+
+def _look_judge(source: str, device: str) -> Judge:
+    """A network of the embedded judges' kind from a folder; its objects are what its config.json says ("drops", "none")."""
+    try:
+        from hfi.emoji.judge import load_folder
+
+        network = load_folder(Path(source), source)
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise HFIError(
+            f"no judge can be loaded from it ({str(error).splitlines()[0][:100]})",
+            file=source,
+            field=f"judge look:{source}",
+            remedy="run 'make look-model', then give training/emoji/runs/look/judge-annotator or judge-scorer",
+        ) from error
+    return Judge(f"look:{source}", tuple(network.objects), tuple(network.styles), _probabilities(network, device))
+
+
+def _probabilities(network: Any, device: str) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """What asks an embedded judge's network: pictures (B, 3, H, W) in [0, 1] -> probabilities of objects and of styles."""
+    from hfi.diffusion.model import pick_device
+
     place = pick_device(device)
     inner = getattr(network, "network", network)
     if isinstance(inner, torch.nn.Module):
@@ -94,7 +120,7 @@ def _emoji_judge(name: str, vocabulary: Vocabulary, device: str) -> Judge:
         out = network(pictures.to(place))
         return out.object_probs, out.style_probs
 
-    return Judge(f"emoji:{name}", objects, tuple(network.styles), probabilities)
+    return probabilities
 
 
 def _clip_judge(source: str, vocabulary: Vocabulary, device: str) -> Judge:
