@@ -110,7 +110,7 @@ def make(cells: Sequence[Cell], bench: object, root: Path = CELLS, minutes: floa
         for number, cell in enumerate(todo, 1):
             fresh = [(name, seconds) for name, seconds in cell.parts if name not in paid]
             needs, elapsed = cell.seconds + sum(seconds for _, seconds in fresh), time.monotonic() - began
-            pace = elapsed / spent if spent else 1.0
+            pace = (elapsed + 60) / (spent + 60)  # the estimates count for a minute: one quick cell says little
             if minutes and elapsed + pace * needs > 60 * minutes:
                 made.out_of_time = True
                 break

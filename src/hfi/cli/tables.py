@@ -54,6 +54,7 @@ def show_models(found: dict) -> None:
         table.add_row(row["name"], str(row["mib"]), "yes", row["folder"])
     families = _table("\nfamilies that are supported, from a diffusers folder, a hub id or a single file", "family", "for example",
                       "predicts", "stages", "refuses", "soft token", "learns")
+    families.columns[0].no_wrap = True
     for row in found["families"]:
         can = [stage for stage, works in row["stages"].items() if works]
         families.add_row(row["family"], "\n".join(row["examples"]), row["predicts"], "all" if len(can) == len(row["stages"]) else
