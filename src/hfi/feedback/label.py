@@ -84,6 +84,9 @@ class Judgements:
         try:
             with path.open(encoding="utf-8") as stream:
                 rows = [from_row(json.loads(line)) for line in stream]
+            counted = ((study.manifest("label") or {}).get("facts") or {}).get("judgements") if study.is_done("label") else None
+            if counted is not None and counted != len(rows):  # a file cut at the end of a line
+                raise ValueError
         except FileNotFoundError:
             raise HFIError("missing", file=path, remedy="run 'hfi label' on the study") from None
         except ValueError:
