@@ -35,9 +35,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cells", type=Path, default=CELLS, help="where cells are kept")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write; the figures go beside it as .json")
     parser.add_argument(
-        "--control", type=Path, default=Path("training/emoji/runs/control/model"), help="a model that never learned the concept"
+        "--control", type=Path, default=Path("proof/models/control"), help="a model that never learned the concept"
     )
-    parser.add_argument("--look", type=Path, default=Path("training/emoji/runs/look"), help="the model with a look that no word names")
+    parser.add_argument("--look", type=Path, default=Path("proof/models/look"), help="the model with a look that no word names")
     parser.add_argument(
         "--set",
         action="append",

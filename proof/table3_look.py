@@ -33,7 +33,7 @@ OBJECTS = (
     "bread",
     "cloud",
     "house",
-    "guitar",
+    "elephant",
     "bell",
     "open book",
     "soccer ball",
