@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -29,7 +27,6 @@ serve(Path(sys.argv[1]), port=0, open_browser=False)
 def test_it_starts_without_torch_and_prints_one_link(tmp_path):
     study = make_study(tmp_path / "study")
     code = START.replace("serve(Path", "assert 'torch' not in sys.modules\nserve(Path")
-    began = time.perf_counter()
     server = subprocess.Popen([sys.executable, "-c", code, str(study.root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = server.stdout.readline()
@@ -37,12 +34,9 @@ def test_it_starts_without_torch_and_prints_one_link(tmp_path):
         assert link, line + server.stderr.read()
         with urllib.request.urlopen(link[0]) as page:
             assert page.status == 200 and b"Before you begin" in page.read()
-        # the bar is 2 s on a quiet machine; CPU seconds, for a busy one lets it wait
-        fields = Path(f"/proc/{server.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        most = 3.0 if os.environ.get("HFI_TEST_POSTGRES") else 2.0  # PostgreSQL's driver has to be loaded too
-        assert cpu < most, f"{cpu:.1f} CPU seconds to the first page ({time.perf_counter() - began:.1f} s in all)"
-        assert "libtorch" not in Path(f"/proc/{server.pid}/maps").read_text()
+        # what a slow start is made of; its seconds are measured by benchmarks/feedback_server.py
+        mapped = Path(f"/proc/{server.pid}/maps").read_text()
+        assert not [name for name in ("libtorch", "_multiarray_umath", "scipy", "sklearn") if name in mapped]
     finally:
         server.terminate()
         server.wait(20)
