@@ -64,7 +64,7 @@ def verdicts(bench: Bench, study: Workspace, wanted: Mapping[str, Sequence], del
     pictures = {name: [drawings(probe, seed, 1, model.hash, sampling)[0] for probe in part] for name, part in wanted.items()}
     every = distinct(picture for part in pictures.values() for picture in part)
     with applied(model, load_delta(delta, model), strength) if delta else nullcontext():
-        seen = judged(model, every, judge, sampling.steps, sampling.guidance_scale, BATCH)
+        seen = judged(model, every, judge, batch_size=BATCH, **sampling.sampling)
     return {name: [seen[picture.name] for picture in part] for name, part in pictures.items()}
 
 
@@ -83,7 +83,7 @@ def drawn(bench: Bench, study: Workspace, probes: Sequence, delta: Path | None =
             batch = probes[start : start + BATCH]
             seeds = [drawings(probe, seed, 1, model.hash, sampling)[0].seed for probe in batch]
             c = encode_prompts(model, [probe.text for probe in batch])
-            z_0 = sample_latents(model, c, encode_prompts(model, [""]), seeds, sampling.steps, sampling.guidance_scale)
+            z_0 = sample_latents(model, c, encode_prompts(model, [""]), seeds, **sampling.sampling)
             yield batch, (decode(model, z_0) * 255).round() / 255
 
 

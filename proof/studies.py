@@ -134,7 +134,7 @@ def depends(topic: str, changes: Mapping[str, object] = {}, erase: Mapping[str, 
     config = study_config(topic, {**changes, **(erase or {})})
     stages = ("generate", "label", "reward", "invert") + (("erase",) if erase is not None else ())
     found = {name: getattr(config, name).decisive() for name in stages}
-    sampling = {"steps": config.evaluate.steps, "guidance_scale": config.evaluate.guidance_scale, "judge": config.evaluate.judge}
+    sampling = {"drawn_with": config.evaluate.drawn_with, "judge": config.evaluate.judge}
     return {**found, "seed": config.seed, "concept": config.concept.model_dump(mode="json"), "sampling": sampling}
 
 

@@ -48,7 +48,33 @@ class Concept(Section):
     prompts: Path | None = Field(None, description="a text file of feedback prompts, one per line, instead of templates")
 
 
-class Generate(Section):
+class Sampling(Section):
+    """How pictures are drawn."""
+
+    guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance s_g; diffusers' default")
+    sampler: Literal["ddim", "dpmsolver++"] = Field(
+        "ddim",
+        description="ddim (SDD), or dpmsolver++: second order, multistep (Lu et al., arXiv 2211.01095), for few steps",
+    )
+    batch_size: Positive = Field(8, description="pictures drawn together; changes speed only")
+
+    def decisive(self) -> dict:
+        """DDIM has the same data as before there was another sampler."""
+        found = self.model_dump(mode="json")
+        return {name: value for name, value in found.items() if (name, value) != ("sampler", "ddim")}
+
+    @property
+    def sampling(self) -> dict:
+        """The arguments of `sample_latents`."""
+        return {"steps": self.steps, "guidance_scale": self.guidance_scale, "sampler": self.sampler}
+
+    @property
+    def drawn_with(self) -> list:
+        """What decides a picture beside model, condition and seed, for hashes."""
+        return [self.steps, self.guidance_scale, *([] if self.sampler == "ddim" else [self.sampler])]
+
+
+class Generate(Sampling):
     """Stage 1: the original model draws the pictures that people will judge."""
 
     images: Positive = Field(1000, description=f"pictures to draw; {NOT_SAID}")
@@ -61,9 +87,7 @@ class Generate(Section):
         description="so many more objects that the benign prompts of a harm name, those whose names the text encoder holds nearest to what "
         "is asked for: people then say of near misses, too, that they may stay (ours, off)",
     )
-    steps: Positive = Field(50, description="DDIM steps (SDD)")
-    guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance s_g; diffusers' default")
-    batch_size: Positive = Field(8, description="pictures drawn together; changes speed only")
+    steps: Positive = Field(50, description="sampling steps (SDD)")
 
 
 class QueueSettings(Section):
@@ -353,7 +377,7 @@ class Memory(Section):
     offload: bool = Field(False, description="text encoders and autoencoder wait in main memory while they are not needed")
 
 
-class Evaluate(Section):
+class Evaluate(Sampling):
     """The erased model beside the original, same prompts and seeds, by the scoring judge."""
 
     judge: str = Field(
@@ -364,9 +388,7 @@ class Evaluate(Section):
     prompts_per_set: Positive = Field(150, description="pictures for each concept rate")
     retention_prompts: Positive = Field(240, description="pictures for each retention number")
     seeds_per_prompt: Positive = Field(2, description="pictures per prompt; intervals resample prompts")
-    steps: Positive = Field(25, description="DDIM steps")
-    guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance s_g")
-    batch_size: Positive = Field(8, description="pictures drawn together; changes speed only")
+    steps: Positive = Field(25, description="sampling steps")
     token_pictures: Positive = Field(150, description="pictures under the soft tokens, and as many under re-inverted ones together")
     reinversions: int = Field(3, ge=0, description="fresh tokens learned against the erased model; 0: not attacked")
     reinversion_steps: Positive = Field(1000, description="steps of each of those")

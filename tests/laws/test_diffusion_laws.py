@@ -8,7 +8,7 @@ import torch
 import tiny
 from hfi.diffusion.fast import constant_weights
 from hfi.diffusion.model import add_noise, load_model, predict_noise, to_eps
-from hfi.diffusion.sampling import decode, sample_latents, trajectory
+from hfi.diffusion.sampling import decode, initial_noise, sample_latents, schedule, trajectory
 from hfi.diffusion.text import encode_prompts
 from hfi.errors import HFIError
 from hfi.seeds import derive, generator
@@ -38,6 +38,60 @@ def test_our_pictures_are_those_of_the_diffusers_pipeline(tiny_model):
         "a cat", num_inference_steps=3, guidance_scale=2.0, generator=torch.Generator().manual_seed(7), output_type="latent"
     ).images
     torch.testing.assert_close(draw(tiny_model, ["a cat"], [7]), theirs, rtol=0, atol=1e-4)
+
+
+def test_dpmsolver_is_the_pipeline_with_that_scheduler(tiny_model):
+    """diffusers' own pipeline with its DPM-Solver++ over the same timesteps draws what we draw, and the pipeline keeps its scheduler."""
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    c, c_0 = encode_prompts(tiny_model, ["a cat"]), encode_prompts(tiny_model, [""])
+    ours = sample_latents(tiny_model, c, c_0, [7], 5, 2.0, sampler="dpmsolver++")
+    config = tiny_model.pipeline.scheduler.config
+    theirs = StableDiffusionPipeline(**tiny_model.pipeline.components, requires_safety_checker=False)
+    theirs.scheduler = DPMSolverMultistepScheduler.from_config(
+        config,
+        algorithm_type="dpmsolver++",
+        timestep_spacing="leading",
+        steps_offset=1,
+        final_sigmas_type="sigma_min",
+        euler_at_final=True,
+    )
+    theirs.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(7)
+    found = theirs("a cat", num_inference_steps=5, guidance_scale=2.0, generator=generator, output_type="latent").images
+    torch.testing.assert_close(ours, found, rtol=0, atol=1e-4)
+    assert not torch.allclose(ours, sample_latents(tiny_model, c, c_0, [7], 5, 2.0), atol=1e-3)
+
+
+def test_dpmsolver_is_nearer_to_the_exact_flow(tiny_model, monkeypatch):
+    """For normal data, whose noise is known exactly: from the same steps it ends nearer to where the flow ends than DDIM does."""
+    spread = 0.6
+
+    def exact(model, z_t, t, c, guidance_scale=1.0):
+        level = model.alpha_bar[t].view(-1, 1, 1, 1).double()
+        return (1 - level).sqrt() * z_t / (level * spread**2 + 1 - level)
+
+    monkeypatch.setattr("hfi.diffusion.sampling.predict_noise", exact)
+    c, seeds = encode_prompts(tiny_model, ["a cat"]), list(range(8))
+
+    def far(sampler: str, steps: int) -> float:
+        t = int(schedule(tiny_model, steps, sampler).timesteps.max())
+        first, begin, end = initial_noise(tiny_model, seeds).double(), *tiny_model.alpha_bar[[t, 0]].double()
+        z_0 = sample_latents(tiny_model, c.expand(8, -1, -1), c, seeds, steps, 1.0, start=(first, t), sampler=sampler)
+        scale = ((end * spread**2 + 1 - end) / (begin * spread**2 + 1 - begin)).sqrt()  # the flow scales normal data, and no more
+        return float((z_0 - first * scale).abs().mean())
+
+    for steps, share in ((8, 0.7), (16, 0.55), (32, 0.45)):
+        assert far("dpmsolver++", steps) < share * far("ddim", steps)
+
+
+def test_the_sampler_of_old_changes_no_hash_and_another_one_does():
+    from hfi.config import Evaluate, Generate
+
+    for section in (Generate, Evaluate):
+        assert "sampler" not in section().decisive() and section().drawn_with == [section().steps, 7.5]
+        other = section(sampler="dpmsolver++")
+        assert other.decisive()["sampler"] == "dpmsolver++" and other.drawn_with == [section().steps, 7.5, "dpmsolver++"]
 
 
 def test_every_prediction_type_becomes_the_same_noise():

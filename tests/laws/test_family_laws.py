@@ -12,7 +12,7 @@ import tiny_families
 from hfi.diffusion.flow import Trailing, alpha_bar_of, eps_of_flow, flow_sigmas, to_flow
 from hfi.diffusion.model import add_noise, load_model, predict_noise
 from hfi.diffusion.networks import pooled_row, token_rows
-from hfi.diffusion.sampling import ddim, decode, encode_images, sample_latents, trajectory
+from hfi.diffusion.sampling import ddim, decode, encode_images, sample_latents, schedule, trajectory
 from hfi.diffusion.text import encode_ids, encode_prompts, split_rows, text_embeddings, token_ids, token_width, word_rows
 
 FLOW = ("sd3", "flux")
@@ -146,6 +146,8 @@ def test_a_zero_snr_model_starts_at_pure_noise(tmp_path):
                            output_type="latent").images  # fmt: skip
     ours = sample_latents(model, encode_prompts(model, ["a cat"]), encode_prompts(model, [""]), [3], 5, 2.0)
     torch.testing.assert_close(ours, other, rtol=0, atol=2e-3)
+    with pytest.raises(HFIError, match=r"pure noise.*dpmsolver\+\+ is not supported.*set it to ddim"):
+        schedule(model, 5, "dpmsolver++")
 
 
 def test_steps_that_do_not_divide_the_schedule_end_clean(folders):

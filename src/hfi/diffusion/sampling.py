@@ -1,11 +1,11 @@
-"""Classifier-free guided DDIM sampling; one generator per picture, so a seed gives the same picture in any batch."""
+"""Classifier-free guided sampling; one generator per picture, so a seed gives the same picture in any batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -32,6 +32,33 @@ def ddim(model: Model, steps: int) -> DDIMScheduler | Trailing:
         set_alpha_to_one=False,
         steps_offset=1,
         rescale_betas_zero_snr=False,
+    )
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def schedule(model: Model, steps: int, sampler: str = "ddim") -> DDIMScheduler | Trailing | DPMSolverMultistepScheduler:
+    """`ddim`, or DPM-Solver++ of second order (Lu et al., arXiv 2211.01095) over the same timesteps' noise levels."""
+    if sampler == "ddim":
+        return ddim(model, steps)
+    if model.alpha_bar[-1] < PURE_NOISE:
+        raise HFIError(
+            "draws from pure noise (flow matching, or a zero-SNR schedule), for which dpmsolver++ is not supported",
+            file=model.name,
+            field="sampler",
+            remedy="set it to ddim",
+        )
+    before = torch.cat([torch.ones(1), model.alpha_bar[:-1].cpu()])
+    scheduler = DPMSolverMultistepScheduler(
+        trained_betas=(1 - model.alpha_bar.cpu() / before).numpy(),
+        num_train_timesteps=model.timesteps,
+        prediction_type="epsilon",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        timestep_spacing="leading",
+        steps_offset=1,
+        final_sigmas_type="sigma_min",
+        euler_at_final=True,
     )
     scheduler.set_timesteps(steps)
     return scheduler
@@ -94,15 +121,22 @@ def guided_noise(
 
 @torch.no_grad()
 def trajectory(
-    model: Model, z_t: Tensor, c: Tensor, c_0: Tensor, steps: int, guidance_scale: float, begin: int | None = None
+    model: Model,
+    z_t: Tensor,
+    c: Tensor,
+    c_0: Tensor,
+    steps: int,
+    guidance_scale: float,
+    begin: int | None = None,
+    sampler: str = "ddim",
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yield (t, z_t) before each DDIM step from pure noise to the end, and finally (-1, z_0).
+    """Yield (t, z_t) before each step from pure noise to the end, and finally (-1, z_0).
 
     Args:
         z_t: unit noise (B, C, h, w); c, c_0: (B, L, D).
         begin: z_t is a state at this timestep, and the earlier steps are left out (see `noised_start`).
     """
-    scheduler, memory = ddim(model, steps), {}
+    scheduler, memory = schedule(model, steps, sampler), {}
     with constant_weights(model.network):
         for number, t in enumerate(scheduler.timesteps.tolist()):
             if begin is not None and t > begin:
@@ -110,7 +144,7 @@ def trajectory(
             yield t, z_t
             now = torch.full((len(z_t),), t, device=z_t.device)
             eps = guided_noise(model, z_t, now, c, c_0, guidance_scale, number / steps, memory)
-            z_t = scheduler.step(eps, t, z_t, eta=0.0).prev_sample
+            z_t = scheduler.step(eps, t, z_t).prev_sample
     yield -1, z_t
 
 
@@ -124,13 +158,14 @@ def sample_latents(
     guidance_scale: float,
     on_step: Callable[[], None] | None = None,
     start: tuple[Tensor, int] | None = None,
+    sampler: str = "ddim",
 ) -> Tensor:
     """Draw z_0 (B, C, h, w) for conditions c (B, L, D); raises Diverged when the network returns NaN.
 
     `start`: a state and its timestep, from `noised_start`, instead of pure noise.
     """
     z_0, begin = start or (initial_noise(model, seeds), None)
-    for _, state in trajectory(model, z_0, c, c_0.expand_as(c), steps, guidance_scale, begin):
+    for _, state in trajectory(model, z_0, c, c_0.expand_as(c), steps, guidance_scale, begin, sampler):
         z_0 = state  # the last one is clean
         if on_step:
             on_step()
@@ -139,14 +174,14 @@ def sample_latents(
     return z_0
 
 
-def noised_start(model: Model, z_0: Tensor, share: float, seeds: Sequence[int], steps: int) -> tuple[Tensor, int]:
+def noised_start(model: Model, z_0: Tensor, share: float, seeds: Sequence[int], steps: int, sampler: str = "ddim") -> tuple[Tensor, int]:
     """Pictures z_0 (B, C, h, w) noised to t of at least `share` of T: the state and t, the first of the sampler's that is so high.
 
     A share of 0 leaves the pictures as they are, and no step is made; above the sampler's highest t it is that one.
     """
     if share <= 0:
         return z_0.to(model.device), -1
-    grid = sorted(ddim(model, steps).timesteps.tolist())
+    grid = sorted(schedule(model, steps, sampler).timesteps.tolist())
     t = next((t for t in grid if t >= share * model.timesteps), grid[-1])
     return add_noise(model, z_0.to(model.device), initial_noise(model, seeds), torch.full((len(z_0),), t)), t
 

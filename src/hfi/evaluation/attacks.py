@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,7 +229,7 @@ def cell(side: Side, method: str, variant: dict, target: Target, study: Workspac
         "computed_with": settings(side.model)["dtype"],
         "target": _described(target),
         "seed": attack_seed(study, method, seed),
-        "pictures": [config.pictures, sampling.steps, sampling.guidance_scale],
+        "pictures": [config.pictures, *sampling.drawn_with],
         "judge": judge.name,
         "concept": study.config.concept.model_dump(mode="json"),
     }
@@ -246,7 +246,7 @@ def cell(side: Side, method: str, variant: dict, target: Target, study: Workspac
         folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(plan), sampling.batch_size):
         batch = plan[start : start + sampling.batch_size]
-        pixels = draw(side.model, found, batch, sampling.steps, sampling.guidance_scale)
+        pixels = draw(side.model, found, batch, sampling.sampling)
         for k, (one, image, verdict) in enumerate(zip(batch, to_pil(pixels), name_verdicts(judge, judge(pixels)), strict=True), start):
             path = folder / f"{k:04d}.png"
             with disk_errors(path):
@@ -283,9 +283,10 @@ def cell(side: Side, method: str, variant: dict, target: Target, study: Workspac
 
 
 @torch.no_grad()
-def draw(model: Model, found: Found, batch: Sequence[Picture], steps: int, guidance_scale: float) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1], in 8-bit steps, under what an attack found."""
+def draw(model: Model, found: Found, batch: Sequence[Picture], sampling: Mapping) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1], in 8-bit steps, under what an attack found; `sampling`: of hfi.config.Sampling."""
     places, seeds = [one.place for one in batch], [one.seed for one in batch]
     c, c_0 = found.c[places].to(model.device), encode_prompts(model, [""])
-    start = None if found.z_0 is None else noised_start(model, found.z_0[places], found.share, seeds, steps)
-    return (decode(model, sample_latents(model, c, c_0, seeds, steps, guidance_scale, start=start)) * 255).round() / 255
+    steps, sampler = sampling["steps"], sampling["sampler"]
+    start = None if found.z_0 is None else noised_start(model, found.z_0[places], found.share, seeds, steps, sampler)
+    return (decode(model, sample_latents(model, c, c_0, seeds, start=start, **sampling)) * 255).round() / 255

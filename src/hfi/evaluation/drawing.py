@@ -51,7 +51,7 @@ def drawings(probe: Probe, seed: int, seeds: int, model_hash: str, config: Evalu
     found = []
     for k in range(seeds):
         own = derive(seed, "evaluate", probe.text, probe.copy, k)
-        name = digest([model_hash, probe.text, own, config.steps, config.guidance_scale])[:16]
+        name = digest([model_hash, probe.text, own, *config.drawn_with])[:16]
         found.append(Drawing(name, probe.text, own))
     return found
 
@@ -96,7 +96,7 @@ def draw_and_judge(
         found = _read_part(part, batch)
         if found is None:
             c = encode_prompts(model, [picture.text for picture in batch], tokens)
-            z_0 = sample_latents(model, c, c_0, [picture.seed for picture in batch], config.steps, config.guidance_scale)
+            z_0 = sample_latents(model, c, c_0, [picture.seed for picture in batch], **config.sampling)
             pixels = (decode(model, z_0) * 255).round() / 255  # what the file holds is what is judged
             for picture, image in zip(batch, to_pil(pixels), strict=True):
                 path = run.path(side, f"{picture.name}.png")
@@ -129,6 +129,7 @@ def judged(
     guidance_scale: float,
     batch_size: int,
     tokens: Mapping[str, Tensor] | None = None,
+    sampler: str = "ddim",
 ) -> dict[str, Verdict]:
     """Draw and judge without any file, for quick scores."""
     verdicts: dict[str, Verdict] = {}
@@ -136,7 +137,7 @@ def judged(
     for start in range(0, len(pictures), batch_size):
         batch = pictures[start : start + batch_size]
         c = encode_prompts(model, [picture.text for picture in batch], tokens)
-        pixels = decode(model, sample_latents(model, c, c_0, [picture.seed for picture in batch], steps, guidance_scale))
+        pixels = decode(model, sample_latents(model, c, c_0, [picture.seed for picture in batch], steps, guidance_scale, sampler=sampler))
         found = name_verdicts(judge, judge((pixels * 255).round() / 255))
         verdicts.update((picture.name, verdict) for picture, verdict in zip(batch, found, strict=True))
     return verdicts

@@ -57,7 +57,7 @@ class Meter:
     def look(self) -> list[Verdict]:
         """Verdicts on the pictures that the model draws with its present weights, those that ask for the concept first."""
         wanted = [drawings(probe, self.seed, 1, self.model.content, self.config)[0] for probe in [*self.asked, *self.others]]
-        found = judged(self.model, wanted, self.judge, self.config.steps, self.config.guidance_scale, self.config.batch_size)
+        found = judged(self.model, wanted, self.judge, batch_size=self.config.batch_size, **self.config.sampling)
         return [found[one.name] for one in wanted]
 
     def point(self, label: str, seen: list[Verdict]) -> dict:
@@ -104,7 +104,7 @@ def persist(study: Workspace, ways: Sequence[str] = ("full",), delta: Path | Non
             "model": model.hash,
             "dtype": str(model.dtype),
             "judge": meter.judge.name,
-            "sampling": [config.evaluate.steps, config.evaluate.guidance_scale],
+            "sampling": config.evaluate.drawn_with,
             "concept": config.concept.model_dump(mode="json"),
             "seed": [config.seed, config.persist.seed],
         }

@@ -40,7 +40,8 @@ def drawing(study: Workspace, prompt: PublishedPrompt, model_hash: str) -> tuple
     config = study.config.evaluate
     guidance = config.guidance_scale if prompt.guidance_scale is None else prompt.guidance_scale
     seed = derive(study.config.seed, "prompt file", prompt.text, prompt.row) if prompt.seed is None else prompt.seed
-    return guidance, Drawing(digest([model_hash, prompt.text, seed, config.steps, guidance])[:16], prompt.text, seed)
+    own = config.model_copy(update={"guidance_scale": guidance})
+    return guidance, Drawing(digest([model_hash, prompt.text, seed, *own.drawn_with])[:16], prompt.text, seed)
 
 
 def draw_prompt_file(

@@ -67,13 +67,13 @@ def quick_scores(
         "variations": prompt_sets.variations(concept, vocabulary, n, own),
         "other": prompt_sets.other(concept, vocabulary, n, own),
     }
-    steps, guidance_scale = steps or config.steps, config.guidance_scale if guidance_scale is None else guidance_scale
-    config = Evaluate(steps=steps, guidance_scale=guidance_scale)
+    guidance_scale = config.guidance_scale if guidance_scale is None else guidance_scale
+    config = Evaluate(steps=steps or config.steps, guidance_scale=guidance_scale, sampler=config.sampler)
     rows = [(name, probe, drawings(probe, own, 1, model.content, config)[0]) for name, part in probes.items() for probe in part]
     pictures = distinct(picture for *_, picture in rows)
 
     def look(wanted: list[Drawing]) -> dict[str, Verdict]:
-        return judged(model, wanted, judge, steps, guidance_scale, batch_size)
+        return judged(model, wanted, judge, batch_size=batch_size, **config.sampling)
 
     before = original if original is not None else {}
     before.update(look(distinct(pictures, before)))
@@ -133,9 +133,7 @@ def round_score(model: Model, study) -> Callable[[Delta, Tensor], tuple[float, f
             part = seeds[start : start + config.evaluate.batch_size]
             c = found.to(model.device)[[(start + number) % len(found) for number in range(len(part))]]
             with applied(model, delta):
-                z_0 = sample_latents(
-                    model, c, encode_prompts(model, [""]), part, config.evaluate.steps, config.evaluate.guidance_scale
-                )
+                z_0 = sample_latents(model, c, encode_prompts(model, [""]), part, **config.evaluate.sampling)
             hits += [is_concept(one, config.concept, names) for one in name_verdicts(judge, judge(decode(model, z_0)))]
         return max(seen["concept_rate"] or 0.0, _mean(hits) or 0.0), 1.0 - (1.0 if seen["retention"] is None else seen["retention"])
 

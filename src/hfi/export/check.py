@@ -117,7 +117,7 @@ def check(
     names = members(concept, vocabulary)
     planned = plan(study, vocabulary, seed, most)
     added = [file_hash(path / "erase" / "delta.safetensors" if path.is_dir() else path) for path in deltas or []]
-    made_from = [model_hash(model), added, judge_name, seed, concept.model_dump(mode="json"), config.steps, config.guidance_scale]
+    made_from = [model_hash(model), added, judge_name, seed, concept.model_dump(mode="json"), *config.drawn_with]
     key = digest(made_from)[:16]
     path = study.path("check", f"{key}.json")
     hits: list[bool] = list(read_json(path)["hits"]) if keep and path.exists() else []
@@ -126,7 +126,7 @@ def check(
         task = progress.add_task(f"Checking for {concept.name}", total=most, completed=len(hits), note="")
         while (found := _first_verdict(hits, most, max_rate)) is None:
             batch = planned[len(hits) : min(len(hits) + config.batch_size, most)]
-            verdicts = judged(opened, batch, scorer, config.steps, config.guidance_scale, config.batch_size)
+            verdicts = judged(opened, batch, scorer, batch_size=config.batch_size, **config.sampling)
             hits += [is_concept(verdicts[picture.name], concept, names) for picture in batch]
             if keep:
                 write_json(path, {"judge": judge_name, "seed": seed, "hits": [int(hit) for hit in hits]})

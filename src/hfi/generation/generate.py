@@ -84,7 +84,7 @@ def plan(model: Model, study: Workspace) -> list[FeedbackImage]:
     images = []
     for index, prompt in enumerate(prompts):
         seed = derive(study.config.seed, "generate", index)
-        name = digest([model.content, prompt.text, seed, config.steps, config.guidance_scale])[:16]
+        name = digest([model.content, prompt.text, seed, *config.drawn_with])[:16]
         images.append(
             FeedbackImage(
                 name,
@@ -134,7 +134,7 @@ def generate(model: Model, study: Workspace) -> Generated:
                 run.checkpoint()
             elif not part.exists():
                 c = encode_prompts(model, [image.prompt for image in batch])
-                z_0 = sample_latents(model, c, c_0, [image.seed for image in batch], config.steps, config.guidance_scale)
+                z_0 = sample_latents(model, c, c_0, [image.seed for image in batch], **config.sampling)
                 for image, picture in zip(batch, to_pil(decode(model, z_0)), strict=True):
                     save_picture(picture, run.path(image.file))
                 write_tensors(part, {"latents": z_0})  # last: a batch with its latents is whole

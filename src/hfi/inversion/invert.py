@@ -144,7 +144,7 @@ def _preview(model: Model, tokens: dict[str, Tensor], study: Workspace, run: Sta
     for number, name in enumerate(tokens):
         c = encode_prompts(model, [name] * PREVIEWS, tokens)
         seeds = [derive(study.config.seed, "token preview", number, i) for i in range(PREVIEWS)]
-        rows.append(to_pil(decode(model, sample_latents(model, c, c_0, seeds, config.steps, config.guidance_scale))))
+        rows.append(to_pil(decode(model, sample_latents(model, c, c_0, seeds, **config.sampling))))
     width, height = rows[0][0].size
     sheet = Image.new("RGB", (width * PREVIEWS, height * len(rows)), "white")
     for y, row in enumerate(rows):
