@@ -34,9 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--studies", type=Path, default=Path("studies/proof"), help="where the studies lie that cells stand on")
     parser.add_argument("--cells", type=Path, default=CELLS, help="where cells are kept")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write; the figures go beside it as .json")
-    parser.add_argument(
-        "--control", type=Path, default=Path("proof/models/control"), help="a model that never learned the concept"
-    )
+    parser.add_argument("--control", type=Path, default=Path("proof/models/control"), help="a model that never learned the concept")
     parser.add_argument("--look", type=Path, default=Path("proof/models/look"), help="the model with a look that no word names")
     parser.add_argument(
         "--set",

@@ -14,6 +14,7 @@ from hfi.diffusion.model import add_noise, load_model, predict_noise
 from hfi.diffusion.networks import pooled_row, token_rows
 from hfi.diffusion.sampling import ddim, decode, encode_images, sample_latents, schedule, trajectory
 from hfi.diffusion.text import encode_ids, encode_prompts, split_rows, text_embeddings, token_ids, token_width, word_rows
+from hfi.errors import HFIError
 
 FLOW = ("sd3", "flux")
 
