@@ -83,10 +83,13 @@ def parts_of(model: Model, deltas: Sequence[str | Path], strengths: Sequence[flo
 
 
 def cast(pipeline: Any, dtype: torch.dtype) -> None:
-    """Give every network of a pipeline one dtype and the plain memory layout that from_pretrained leaves."""
+    """Give every network of a pipeline one dtype, and the memory layout and gradient flags that from_pretrained leaves.
+
+    The flags count: torch folds the product with a weight that wants no gradient otherwise, and pictures differ in the last bits.
+    """
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
-            part.to(dtype=dtype, memory_format=torch.contiguous_format)
+            part.to(dtype=dtype, memory_format=torch.contiguous_format).requires_grad_(True)
 
 
 @torch.no_grad()
