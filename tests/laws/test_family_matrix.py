@@ -46,8 +46,7 @@ JOINT, TRANSFORMERS = "reads text and picture in one pass", {"sd3", "flux"}
 REFUSED = {  # (what, family) -> words of the reason; the tiny FLUX is a distilled one
     **{(what, family): JOINT for what in ("uce", "start", "finish") for family in TRANSFORMERS},
     **{(what, "flux"): "guidance-distilled" for what in ("sld", "negative_prompt")},
-    **{(what, family): f"the {words} layout is known for UNets alone" for what, words in (("lora", "kohya"), ("checkpoint", "single-file"))
-       for family in TRANSFORMERS},
+    **{("checkpoint", family): "the single-file layout is known for UNets alone" for family in TRANSFORMERS},
     **{(what, "sd3"): "loads no embeddings" for what in ("embedding", "negative_embedding")},
     **{(what, family): "T5's vocabulary is not CLIP's" for what in ("p4d", "unlearndiffatk", "ringabell") for family in TRANSFORMERS},
 }  # fmt: skip
@@ -198,20 +197,39 @@ def test_folder_and_delta_are_the_erased_model_in_every_family(studies, files, f
     assert not torch.equal(pictures(whole), pictures(kind.from_pretrained(source)))
 
 
-def test_a_lora_of_sdxl_is_what_diffusers_adds(studies, files):
-    source, file = studies("sdxl")[0].config.model, files("sdxl").folder / "hfi-sharp-lora.safetensors"
-    delta = load_delta(studies("sdxl")[0].path("erase", "delta.safetensors")).weights
-    pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(source)
-    before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+def test_a_lora_is_what_diffusers_adds(studies, files, family):
+    """diffusers loads and fuses it to the delta, layer by layer; biases have no place in it. hfi.load reads the same out of it."""
+    source, file = studies(family)[0].config.model, files(family).folder / "hfi-sharp-lora.safetensors"
+    delta = load_delta(studies(family)[0].path("erase", "delta.safetensors")).weights
+    pipeline = getattr(diffusers, f"{PIPELINES[family]}Pipeline").from_pretrained(source)
+    network = pipeline.transformer if family in TRANSFORMERS else pipeline.unet
+    before = {name: value.clone() for name, value in network.state_dict().items()}
     pipeline.load_lora_weights(file)
     pipeline.fuse_lora()
     pipeline.unload_lora_weights()
-    for name, value in pipeline.unet.state_dict().items():
+    ours = getattr(hfi.load(source, [file], device="cpu"), "transformer" if family in TRANSFORMERS else "unet").state_dict()
+    changed = 0
+    for name, value in network.state_dict().items():
         expected = delta[name] if name in delta and name.endswith(".weight") else torch.zeros(())
         torch.testing.assert_close(value - before[name], expected.expand_as(value), rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-6)
+        changed += not torch.equal(value, before[name])
+    assert changed == sum(name.endswith(".weight") and bool(value.any()) for name, value in delta.items()) > 0
     from hfi.export.files import read_file
 
-    assert read_file(file)[1]["ss_base_model_version"].startswith("sdxl_")  # by which AUTOMATIC1111 shows it beside SD XL
+    tensors, header = read_file(file)
+    if family == "sdxl":
+        assert header["ss_base_model_version"].startswith("sdxl_")  # by which AUTOMATIC1111 shows it beside SD XL
+    else:  # ComfyUI's rule for both: "transformer.", diffusers' own name, and peft's factors, added as they are
+        assert set(tensors) == {f"transformer.{name.removesuffix('weight')}lora_{part}.weight" for name in delta
+                                if name.endswith(".weight") for part in "AB"}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", sorted(TRANSFORMERS))
+def test_an_alpha_where_the_layout_has_none_is_refused(studies, tmp_path, family):
+    with pytest.raises(HFIError, match="alpha.*no place in the LoRA layout of transformers"):
+        export(studies(family)[0], "lora", tmp_path, alpha=8.0, max_error=1.0)
 
 
 @pytest.mark.parametrize("family", ["sdxl", "flux"])

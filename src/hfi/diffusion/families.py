@@ -94,7 +94,6 @@ SD3 = Family(
     {
         "closed_form": JOINT,
         "embedding": "diffusers' pipeline of this family loads no embeddings, and no other tool's rules for them were found",
-        "lora": f"the kohya layout {NO_LAYOUT}",
         "checkpoint": f"the single-file layout {NO_LAYOUT}",
         "token_search": VOCABULARIES,
     },
@@ -113,7 +112,6 @@ FLUX = Family(
     ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell"),
     {
         "closed_form": JOINT,
-        "lora": f"the kohya layout {NO_LAYOUT}",
         "checkpoint": f"the single-file layout {NO_LAYOUT}",
         "token_search": VOCABULARIES,
     },

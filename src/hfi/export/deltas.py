@@ -78,7 +78,7 @@ def original_of(model: Model, parts: Sequence[Part]) -> str:
 
 
 def read_parts(path: str | Path, model: Model) -> list[Part]:
-    """The deltas of a file (ours, or a LoRA in the kohya layout), float32, checked against the model's original weights.
+    """The deltas of a file (ours, or a LoRA), float32, checked against the model's original weights.
 
     Raises HFIError for what `read_file` refuses, and for tensors that the model has not, or has in another shape.
     """

@@ -1,7 +1,7 @@
 """`hfi export`: a study's result as files that load where people work.
 
     hfi-CONCEPT-delta.safetensors       new - original, one concept or many with a strength for each; for hfi.load
-    hfi-CONCEPT-lora.safetensors        a LoRA in the kohya layout; diffusers, AUTOMATIC1111 / Forge, ComfyUI
+    hfi-CONCEPT-lora.safetensors        a LoRA; diffusers, ComfyUI and, of UNets, AUTOMATIC1111 / Forge
     diffusers/                          the whole erased pipeline as a folder
     hfi-CONCEPT-checkpoint.safetensors  the whole erased pipeline in one file, in the original layout
     hfi-TOKEN-token.safetensors         a soft token as an embedding: draws the concept
@@ -27,7 +27,7 @@ from hfi.export import embedding as embeddings
 from hfi.export.card import model_card
 from hfi.export.deltas import Part, combined, of_study, original_of, write_parts
 from hfi.export.files import DTYPES, add_header, header_of, write_file
-from hfi.export.lora import MAX_ERROR, RANK, LowRank, check_error, kohya_header, low_rank
+from hfi.export.lora import KOHYA, MAX_ERROR, RANK, LowRank, check_error, kohya_header, layout_of, low_rank
 from hfi.export.serving import cast, put_on
 from hfi.export.single_file import original_layout
 from hfi.export.targets import SAFE, TARGETS
@@ -36,7 +36,7 @@ from hfi.workspace import Workspace, write_bytes
 
 WHAT = {
     "delta": "what erasing changed, for `hfi.load` (new - original)",
-    "lora": "the same as a LoRA in the kohya layout, for diffusers, AUTOMATIC1111 / Forge and ComfyUI",
+    "lora": "the same as a LoRA, for diffusers, ComfyUI and (Stable Diffusion 1, 2, XL) AUTOMATIC1111 / Forge",
     "diffusers": "the whole erased pipeline as a diffusers folder",
     "checkpoint": "the whole erased pipeline in one file, in the original layout",
     "embedding": "a raw soft token: draws the concept",
@@ -156,7 +156,8 @@ class Work:
     def lora(self, rank: int, alpha: float | None, max_error: float) -> LowRank:
         """The sum of the deltas, strengths applied, as a LoRA."""
         delta = combined(self.parts)
-        found = low_rank(delta, rank, alpha, self.dtype)
+        layout = layout_of(self.model.network)
+        found = low_rank(delta, rank, alpha, self.dtype, layout)
         check_error(found, max_error)
         stem = f"{self.stem}-lora"
         carried = Part(stem, {name: value for name, value in delta.items() if name not in found.left_out})
@@ -166,7 +167,7 @@ class Work:
             relative_error=round(found.error, 6),
             relative_error_by_weight={name: round(error, 6) for name, error in found.errors.items()},
             left_out=found.left_out,
-            **kohya_header(found, stem, self.model.network.config.cross_attention_dim, self.model.family),
+            **(kohya_header(found, stem, self.model.network.config.cross_attention_dim, self.model.family) if layout is KOHYA else {}),
         )
         path = self.note(f"{stem}.safetensors", "lora")
         write_file(path, found.tensors, header)
