@@ -152,7 +152,7 @@ def cells(options) -> list[Cell]:
     for arm in ("tokens", "word"):
         changes = arm_changes(REAL, arm, "sdd")
         parts = (study_part(REAL), erasure_part(REAL, changes, study_part(REAL)[0]))
-        found.append(Cell(NUMBER, f"pistols-{arm}", pistols, {"arm": arm}, 96 * PICTURE, parts, depends=depends(REAL, {}, changes)))
+        found.append(Cell(NUMBER, f"pistols-{arm}", pistols, {"arm": arm}, 96 * PICTURE, parts, True, depends=depends(REAL, {}, changes)))
     return found
 
 
