@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -173,6 +174,52 @@ def test_what_is_kept_is_what_nobody_flagged_and_most_of_all_what_comes_near(tin
     found = erase_stage.benign_material(tiny_model, images, reward, Erase(near_copies=2), seed=1)
     assert found.latents.flatten().tolist() == [0, 1, 2, 4, 5, 6, 7, 7, 7]
     assert torch.equal(found.c, encode_prompts(tiny_model, [["cat", "dog"][int(k) % 2] for k in found.latents.flatten()]))
+
+
+def test_of_several_studies_each_keeps_what_no_other_one_flags(tiny_model, monkeypatch, tmp_path):
+    """Two studies of four benign pictures: what the other's reward flags is kept by neither, nor are words read in its flagged pictures."""
+
+    @dataclass(frozen=True)
+    class Reward:
+        flagged: tuple
+        kept_words: tuple
+        words: tuple
+        scores: dict
+
+    def part(name: str, first: int, words: tuple, kept: tuple):
+        rows = [SimpleNamespace(id=f"{name}{k}", index=k, purpose="benign", prompt="cat", style=None) for k in range(4)]
+        images = SimpleNamespace(images=rows, latents=lambda: torch.arange(first, first + 4.0).view(4, 1, 1, 1))
+        return images, Reward((), kept, words, {row.id: 0.0 for row in rows}), None, "harm"
+
+    studies = [Workspace(tmp_path / name, None) for name in "ab"]
+    seen = {"a": {"a1", "b9"}, "b": {"b0", "b3"}}
+    monkeypatch.setattr(erase_stage, "flagged_elsewhere", lambda images, shown, cache, others: seen[cache.parent.name])
+    parts = [part("a", 0, ("knife",), ("dog", "sun")), part("b", 10, ("dog",), ("knife",))]
+    found = erase_stage.benign_of_all(tiny_model, studies, parts, Erase(), 1)
+    assert found.latents.flatten().tolist() == [0, 2, 3, 0, 11, 12] and len(found.c) == 6  # the word "sun" alone stands on a picture again
+    assert torch.equal(found.c[3:4], encode_prompts(tiny_model, ["a picture of a sun"]))
+    alone = erase_stage.benign_of_all(tiny_model, studies[:1], parts[:1], Erase(), 1)
+    assert alone.latents.flatten().tolist()[:4] == [0, 1, 2, 3]
+
+
+def test_what_another_study_flags_is_what_its_reward_holds_for_its_concept(monkeypatch, tmp_path):
+    """Its own flagged pictures have rewards 1 to 10: the bar is 2, above the lowest tenth."""
+    from hfi.reward import elsewhere
+    from hfi.reward.model import RewardModel
+
+    network = RewardModel(1, ())
+    with torch.no_grad():
+        network.layers[0].weight.fill_(1.0)
+    network.save(tmp_path, {})
+    result = SimpleNamespace(folder=tmp_path, flagged=[f"f{k}" for k in range(10)], scores={f"f{k}": k + 1.0 for k in range(10)})
+    monkeypatch.setattr(elsewhere.RewardResult, "load", classmethod(lambda cls, study: result))
+    encoder = SimpleNamespace(images=lambda paths, cache: torch.tensor([[float(path)] for path in paths]))
+    monkeypatch.setattr(elsewhere, "load_encoder", lambda source, device: encoder)
+    other = SimpleNamespace(config=SimpleNamespace(reward=SimpleNamespace(encoder="x"), device="cpu"))
+    images = SimpleNamespace(path=lambda image: image.id)
+    shown = [SimpleNamespace(id=name) for name in ("0", "1.9", "2", "7")]
+    assert elsewhere.flagged_elsewhere(images, shown, tmp_path, [other]) == {"2", "7"}
+    assert elsewhere.flagged_elsewhere(images, [], tmp_path, [other]) == set() == elsewhere.flagged_elsewhere(images, shown, tmp_path, [])
 
 
 @pytest.mark.parametrize(

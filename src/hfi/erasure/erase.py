@@ -32,6 +32,7 @@ from hfi.errors import HFIError
 from hfi.generation.generate import Generated
 from hfi.inversion.invert import Inverted
 from hfi.progress import bar
+from hfi.reward.elsewhere import flagged_elsewhere
 from hfi.reward.reward import RewardResult
 from hfi.seeds import derive
 from hfi.workspace import StageRun, Workspace, read_tensors, versions, write_bytes, write_tensors
@@ -101,9 +102,10 @@ def erase_into(
     """Erase under `config` into the folder of `run`: delta, log, snapshots; continues from the checkpoint there."""
     seed, concept = study.config.seed, study.config.concept
     others = [Workspace.open(path) for path in config.also]
-    benign = benign_material(model, images, reward, config, seed)
+    parts = [(images, reward, tokens, concept.kind), *map(_open_other, others)]
+    benign = benign_of_all(model, [study, *others], parts, config, seed)
     training = config.training()
-    rows, prompts, stored = material([(images, reward, tokens, concept.kind), *map(_open_other, others)])
+    rows, prompts, stored = material(parts)
     words = concept_names([study, *others], config) if config.concept == "words" else ()
     conditions = conditions_of(model, rows, prompts, config, seed, words)
     c_0 = encode_prompts(model, [""])
@@ -274,6 +276,30 @@ def conditions_of(
     """The conditions c_s that the settings ask for; `words` stand in the tokens' place where there are any."""
     share, anchor = config.flagged_prompts, config.ca.anchor if config.method == "ca" else ""
     return build_conditions(model, tokens, config.templates, flagged, share, config.context_variants, seed, words, anchor)
+
+
+def benign_of_all(
+    model: Model, studies: Sequence[Workspace], parts: Sequence[tuple[Generated, RewardResult, Inverted, str]], config: Erase, seed: int
+) -> Benign:
+    """What stays when one study's concept is erased, or several studies' in one run.
+
+    Of several: the benign pictures of each, but for those that another one's reward holds for its concept, and the kept words of each, but
+    for those that were read in another one's flagged pictures (ours).
+    """
+    if len(parts) == 1:
+        return benign_material(model, *parts[0][:2], config, seed)
+    found = []
+    for study, (images, reward, *_) in zip(studies, parts, strict=True):
+        others = [other for other in studies if other is not study]
+        without = flagged_elsewhere(images, benign_images(images, reward), study.path("cache"), others)
+        read = {word for _, theirs, *_ in parts if theirs is not reward for word in theirs.words}
+        kept = tuple(word for word in reward.kept_words if word not in read)
+        reward = replace(reward, flagged=(*reward.flagged, *sorted(without)), kept_words=kept)
+        found.append(benign_material(model, images, reward, config, seed))
+    found = [one for one in found if len(one.latents)] or found[:1]
+    if len(found) == 1:
+        return found[0]
+    return Benign(*(torch.cat([getattr(one, name) for one in found]) for name in ("latents", "c", "end")))
 
 
 def benign_material(model: Model, images: Generated, reward: RewardResult, config: Erase, seed: int) -> Benign:
