@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 STAGES = ("generate", "label", "reward", "invert", "erase", "evaluate", "report")
 
@@ -103,17 +104,26 @@ def judge_by_hand(study: Path, path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def loop(tmp_path_factory, recipe) -> dict[str, Done]:
-    """The whole loop, one command at a time, as a person would type it; {"folder": .., command: what it left}."""
-    folder = tmp_path_factory.mktemp("loop")
-    steps: dict = {"folder": folder, "study": folder / "mine"}
-    steps["init"] = run_hfi("init", "mine", "--from", recipe, cwd=folder)
-    steps["generate"] = run_hfi("generate", "mine", cwd=folder)
-    judge_by_hand(folder / "mine", folder / "judgements.jsonl")
-    steps["label"] = run_hfi("label", "mine", "--import", "judgements.jsonl", cwd=folder)
-    for stage in STAGES[2:]:
-        steps[stage] = run_hfi(stage, "mine", cwd=folder)
-    return steps
+def loop(tmp_path_factory, recipe) -> dict:
+    """The whole loop, one command at a time, as a person would type it; {"folder", "study", command: what it left}.
+
+    Made once for all workers of pytest-xdist: eight processes that each load the libraries take a minute.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "loop"
+    told = folder / "told.json"
+    with FileLock(f"{folder}.lock"):
+        if not told.exists():
+            folder.mkdir()
+            steps = {"init": run_hfi("init", "mine", "--from", recipe, cwd=folder)}
+            steps["generate"] = run_hfi("generate", "mine", cwd=folder)
+            judge_by_hand(folder / "mine", folder / "judgements.jsonl")
+            steps["label"] = run_hfi("label", "mine", "--import", "judgements.jsonl", cwd=folder)
+            for stage in STAGES[2:]:
+                steps[stage] = run_hfi(stage, "mine", cwd=folder)
+            told.write_text(json.dumps({name: asdict(done) for name, done in steps.items()}))
+    steps = {name: Done(**done) for name, done in json.loads(told.read_text()).items()}
+    return {"folder": folder, "study": folder / "mine", **steps}
 
 
 @pytest.fixture

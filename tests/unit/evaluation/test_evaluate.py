@@ -200,11 +200,11 @@ def test_the_original_weights_come_back(make):
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(make, monkeypatch, stop_at):
     real, drawn = drawing.sample_latents, []
 
-    def counting(*args):
+    def counting(*args, **settings):
         if len(drawn) == stop_at and stopping:
             raise KeyboardInterrupt
         drawn.append(1)
-        return real(*args)
+        return real(*args, **settings)
 
     monkeypatch.setattr(drawing, "sample_latents", counting)
     stopping = False
@@ -227,10 +227,10 @@ def test_no_picture_is_drawn_twice(make, monkeypatch):
     made, seen = make(evaluate__retention_prompts=8), []
     real = drawing.sample_latents
 
-    def noting(model, c, c_0, seeds, *rest):
+    def noting(model, c, c_0, seeds, **settings):
         side = float(next(p for n, p in model.unet.named_parameters() if ".attn2." in n).sum())
         seen.extend((side, seed, float(row.sum())) for seed, row in zip(seeds, c, strict=True))
-        return real(model, c, c_0, seeds, *rest)
+        return real(model, c, c_0, seeds, **settings)
 
     monkeypatch.setattr(drawing, "sample_latents", noting)
     made.evaluate()
@@ -258,11 +258,11 @@ def test_a_damaged_batch_file_is_named(make, monkeypatch):
     made = make()
     real, calls = drawing.sample_latents, []
 
-    def stopping(*args):
+    def stopping(*args, **settings):
         if calls:
             raise KeyboardInterrupt
         calls.append(1)
-        return real(*args)
+        return real(*args, **settings)
 
     monkeypatch.setattr(drawing, "sample_latents", stopping)
     with pytest.raises(KeyboardInterrupt):

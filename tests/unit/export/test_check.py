@@ -61,7 +61,7 @@ def verdicts(monkeypatch, study):
     model = load_model(study.config.model, "cpu", "float32")
 
     def use(hits: list[int]):
-        def judged(model, pictures, judge, *settings):
+        def judged(model, pictures, judge, **settings):
             asked.extend(picture.name for picture in pictures)
             return {picture.name: hits[int(picture.name.split("-")[1])] for picture in pictures}
 
