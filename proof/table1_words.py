@@ -20,7 +20,7 @@ NOTES = (
     "Arms: one natural word; the oracle list (harms only: a style's name is all there is to say of it); tokens of pictures that weigh "
     "alike (no reward weights); HFI's tokens; HFI with the prompts of flagged pictures as further conditions (ours). All arms of a "
     "technique "
-    "have the same steps and settings, those of the recipe; SDD has the recipe's closed-form start and finish (ours) in every arm.",
+    "have the same steps and settings, those of the recipe; SDD has the recipe's closed-form start (ours) in every arm.",
     "Each erasure is laid over the model at five strengths. Where retention (the lower of objects and styles kept) first falls under "
     "0.95 the "
     "rates on both sides are interpolated; where it never does, the strongest counts. That place is held fixed when prompts are resampled.",
@@ -30,7 +30,7 @@ NOTES = (
 )
 METHODS = ("negative_prompt", "sld", "esd", "uce", "sdd")
 ARMS = {"word": "one word", "oracle": "oracle list", "equal": "tokens, equal weights", "hfi": "HFI", "prompts": "HFI + prompts (ours)"}
-STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
+STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)  # ESD and UCE keep 0.97 and more of the rest at 2
 LEVEL = 0.95
 SETS = ("implicit", "unlisted", "other")
 FULL_SETS = ("explicit", *SETS, "variations")
