@@ -74,8 +74,8 @@ def test_dpmsolver_is_nearer_to_the_exact_flow(tiny_model, monkeypatch):
     monkeypatch.setattr("hfi.diffusion.sampling.predict_noise", exact)
     c, seeds = encode_prompts(tiny_model, ["a cat"]), list(range(8))
 
-    def far(sampler: str, steps: int) -> float:
-        t = int(schedule(tiny_model, steps, sampler).timesteps.max())
+    def far(sampler: str, steps: int, later: int = 0) -> float:
+        t = int(schedule(tiny_model, steps, sampler).timesteps[later])
         first, begin, end = initial_noise(tiny_model, seeds).double(), *tiny_model.alpha_bar[[t, 0]].double()
         z_0 = sample_latents(tiny_model, c.expand(8, -1, -1), c, seeds, steps, 1.0, start=(first, t), sampler=sampler)
         scale = ((end * spread**2 + 1 - end) / (begin * spread**2 + 1 - begin)).sqrt()  # the flow scales normal data, and no more
@@ -83,6 +83,7 @@ def test_dpmsolver_is_nearer_to_the_exact_flow(tiny_model, monkeypatch):
 
     for steps, share in ((8, 0.7), (16, 0.55), (32, 0.45)):
         assert far("dpmsolver++", steps) < share * far("ddim", steps)
+        assert far("dpmsolver++", steps, 2) < share * far("ddim", steps, 2)  # begun on the way, as the noise start is
 
 
 def test_the_sampler_of_old_changes_no_hash_and_another_one_does():
