@@ -37,18 +37,18 @@ def test_a_batch_between_two_measured_ones_lies_on_their_line(batch, expected):
 def test_an_estimate_counts_passes():
     """Passes that cost 1 s a sample, decoding free: the seconds are the samples, counted by hand."""
     one = {1: 1.0, 8: 8.0}
-    times = {"forward": one, "erase": {1: 3.0, 8: 24.0}, "invert": {1: 2.0, 8: 16.0}, "decode": {1: 0.0, 8: 0.0}}
+    times = {"forward": one, "erase": {1: 3.0, 8: 24.0}, "invert": {1: 2.0, 8: 16.0}, "text": {1: 0.5, 8: 4.0}, "decode": {1: 0.0, 8: 0.0}}
     config = parse_config({
         "generate": {"images": 10, "steps": 5, "batch_size": 4, "guidance_scale": 2.0},
         "invert": {"steps": 7, "batch_size": 2},
         "erase": {"steps": 100, "batch_size": 2, "latents": "forward", "snapshots": 0},
-        "evaluate": {"reinversions": 0, "prompts_per_set": 1, "retention_prompts": 1, "steps": 1, "batch_size": 1, "guidance_scale": 1.0},
+        "evaluate": {"reinversions": 0, "prompts_per_set": 1, "token_pictures": 1, "retention_prompts": 1, "steps": 1, "batch_size": 1, "guidance_scale": 1.0},
     }, "x")  # fmt: skip
     found = estimate(config, times)
     assert found["generate"] == pytest.approx(10 * 5 * 2)
-    assert found["invert"] == pytest.approx(7 * 2 * 2)
+    assert found["invert"] == pytest.approx(7 * (2 * 2 + 4 * 0.5) + 6 * 5 * 2)  # with four texts a step, and six pictures of the token
     assert found["erase"] == pytest.approx(100 * (2 * 3 + 2) + 100 / 25 * 2 * 16)
-    assert found["evaluate"] == pytest.approx(2 * (4 + 3))
+    assert found["evaluate"] == pytest.approx(2 * (3 + 1 + 2))
     replay = config.model_copy(update={"erase": config.erase.model_copy(update={"latents": "replay"})})
     assert estimate(replay, times)["erase"] - found["erase"] == pytest.approx(100 * 2 * 2)  # a guided pass for each state drawn
 
@@ -68,7 +68,7 @@ def test_a_dry_run_tells_seconds_once_the_doctor_has_measured(quick, recipe, tin
     done = quick("doctor", "s", "--json")
     assert done.code == 0, done.err
     measured = json.loads(done.out)
-    assert {"forward", "erase", "invert", "decode"} <= set(measured["passes"]) and all(measured["passes"]["forward"].values())
+    assert {"forward", "erase", "invert", "text", "decode"} <= set(measured["passes"]) and all(measured["passes"]["forward"].values())
     after = quick("run", "s", "--dry-run")
     assert after.code == 0 and "what 'hfi doctor' measured" in after.out
     kept = tmp_path / "cache" / "calibration.json"

@@ -12,7 +12,9 @@ from hfi.diffusion.sizes import sizes
 from hfi.errors import HFIError
 
 PROBES, LOG_EVERY = 16, 25  # of the erasure's log (hfi.erasure)
-RATE_SETS, RETENTION_SETS = 4, 3  # explicit, implicit, variations, tokens; other, neighbours, styles or object
+PASSES = {"forward", "erase", "invert", "text", "decode"}  # that `hfi doctor` measures (hfi.diffusion.calibration)
+TEMPLATES, PREVIEWS = 4, 6  # of inversion: texts of a token in each step, pictures that show what it draws (hfi.inversion)
+RATE_SETS, RETENTION_SETS = 3, 2  # explicit, implicit, variations; others, neighbours (styles are read off pictures of the others)
 
 
 def calibration_file() -> Path:
@@ -27,10 +29,11 @@ def calibration_key(model: str, device: str, dtype: str) -> str:
 
 
 def read_calibration(config: StudyConfig) -> dict | None:
-    """What was measured for this model, device and dtype; None where nothing was, or the file is damaged."""
+    """What was measured for this model, device and dtype; None where nothing was, or the file is damaged or of another version."""
     try:
         found = json.loads(calibration_file().read_text())[calibration_key(config.model, config.device, config.dtype)]
-        return {kind: {int(batch): float(seconds) for batch, seconds in rows.items()} for kind, rows in found["passes"].items()}
+        passes = {kind: {int(batch): float(seconds) for batch, seconds in rows.items()} for kind, rows in found["passes"].items()}
+        return passes if PASSES <= passes.keys() else None  # an earlier version measured fewer kinds
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -59,8 +62,8 @@ def estimate(config: StudyConfig, times: dict) -> dict[str, float]:
         return whole * one(batch) + (one(rest) if rest else 0.0)
 
     def learned(tokens: int, steps: int) -> float:
-        together = min(i.together, tokens)
-        return steps * sum(seconds_of(times["invert"], i.batch_size * min(together, tokens - k)) for k in range(0, tokens, together or 1))
+        groups = [min(i.together, tokens - k) for k in range(0, tokens, i.together)]
+        return steps * sum(seconds_of(times["invert"], i.batch_size * n) + seconds_of(times["text"], TEMPLATES * n) for n in groups)
 
     size, kept = e.batch_size, bool(e.preservation)
     step = seconds_of(times["erase"], 2 * size if kept else size) + forward(size) * (2 if kept else 1)
@@ -68,13 +71,19 @@ def estimate(config: StudyConfig, times: dict) -> dict[str, float]:
     run["mix"] = e.mix_share * run["replay"]
     probes = 2 * forward(PROBES) / LOG_EVERY
     tokens = config.reward.clusters if i.tokens == "per_cluster" else 1
-    pictures = 2 * (RATE_SETS * v.prompts_per_set + RETENTION_SETS * v.retention_prompts) + 2 * v.curve_prompts * len(e.snapshot_steps())
+    pictures = 2 * evaluated(config) + 2 * v.curve_prompts * len(e.snapshot_steps())
     return {
         "generate": drawn(g.images, g.batch_size, g.steps, g.guidance_scale),
-        "invert": learned(tokens, i.steps),
+        "invert": learned(tokens, i.steps) + tokens * drawn(PREVIEWS, PREVIEWS, g.steps, g.guidance_scale),
         "erase": e.steps * (e.accumulate * (step + run[e.latents]) + probes),
         "evaluate": drawn(pictures, v.batch_size, v.steps, v.guidance_scale) + learned(v.reinversions, v.reinversion_steps),
     }
+
+
+def evaluated(config: StudyConfig) -> int:
+    """About how many pictures evaluation draws of one model."""
+    v = config.evaluate
+    return RATE_SETS * v.prompts_per_set + v.token_pictures + RETENTION_SETS * v.retention_prompts
 
 
 def memory_mib(config: StudyConfig) -> dict[str, float] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfi.cli.estimate import RATE_SETS, RETENTION_SETS, estimate, memory_mib, read_calibration
+from hfi.cli.estimate import estimate, evaluated, memory_mib, read_calibration
 from hfi.cli.studies import check_settings, states
 from hfi.cli.tables import _number, _print, _table
 from hfi.config import Erase
@@ -82,7 +82,7 @@ def _work(study: Workspace, stage: str) -> tuple[str, float | None]:
     if stage == "erase":
         return _erasing(c.erase, attention, whole)
     if stage == "evaluate":
-        count = RATE_SETS * c.evaluate.prompts_per_set + RETENTION_SETS * c.evaluate.retention_prompts
+        count = evaluated(c)
         curve = 2 * c.evaluate.curve_prompts * len(c.erase.snapshot_steps())
         attack = f", {c.evaluate.reinversions} re-inversions of {c.evaluate.reinversion_steps} steps" if c.evaluate.reinversions else ""
         return (f"about {2 * count} pictures before/after, {curve} on the way, {c.evaluate.steps} steps each{attack}",

@@ -13,16 +13,16 @@ from hfi.diffusion.model import Model, predict_noise
 from hfi.diffusion.sampling import decode
 from hfi.diffusion.text import encode_ids, encode_prompts, token_ids, token_width
 
-BATCHES = (1, 2, 8, 32)
+BATCHES = (1, 2, 8, 32, 128)
 PATIENCE = 4.0  # seconds: a kind of pass whose next batch would take longer is not measured further
 REPEATS = 3
 
 
 def calibrate(model: Model, patience: float = PATIENCE) -> dict:
-    """{kind: {batch: seconds}} for four kinds of pass, and the memory of learning.
+    """{kind: {batch: seconds}} for five kinds of pass, and the memory of learning.
 
     forward: the network without gradient. erase: a step of learning the text's weights, AdamW included. invert: a step that
-    learns a soft token, text encoders included. decode: latents to pictures. memory_mib: {batch: peak beyond the loaded model}
+    learns a condition, without the text encoders. text: the text encoders with a soft token that learns. decode: latents to pictures. memory_mib: {batch: peak beyond the loaded model}
     while erasing (accelerators only; 0 elsewhere).
     """
     names = set(text_weights(name for name, _ in model.network.named_parameters()))
@@ -48,9 +48,11 @@ def calibrate(model: Model, patience: float = PATIENCE) -> dict:
             memory[batch] = (torch.cuda.max_memory_allocated() - before) / 2**20
 
     def invert(batch: int) -> None:
-        z_t, t, _ = material(batch)
-        c = encode_ids(model, ids, {"<s>": row}).expand(batch, -1, -1)
-        predict_noise(model, z_t, t, c).square().mean().backward()
+        z_t, t, c = material(batch)
+        predict_noise(model, z_t, t, c.clone().requires_grad_()).square().mean().backward()
+
+    def text(batch: int) -> None:
+        encode_ids(model, ids.expand(batch, -1), {"<s>": row}).square().mean().backward()
         row.grad = None
 
     def pictures(batch: int) -> None:
@@ -68,6 +70,7 @@ def calibrate(model: Model, patience: float = PATIENCE) -> dict:
         parameter.requires_grad_(False)
     with constant_weights(model.network):
         found["invert"] = _times(invert, patience)
+    found["text"] = _times(text, patience)
     return {**found, "decode": _times(pictures, patience), "memory_mib": memory}
 
 

@@ -159,9 +159,10 @@ class _Attention:
 
         self.fused, self.written = AttnProcessor2_0(), AttnProcessor()
 
-    def __call__(self, attention, *inputs, **options):
+    def __call__(self, attention, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None):
+        """The arguments by the names that diffusers looks for: it drops, with a warning, what is not among them."""
         chosen = self.written if torch.is_grad_enabled() and torch.is_autocast_enabled("cpu") else self.fused
-        return chosen(attention, *inputs, **options)
+        return chosen(attention, hidden_states, encoder_hidden_states, attention_mask, temb)
 
 
 class _Normalisation(torch.autograd.Function):
