@@ -42,7 +42,8 @@ def test_an_estimate_counts_passes():
         "generate": {"images": 10, "steps": 5, "batch_size": 4, "guidance_scale": 2.0},
         "invert": {"steps": 7, "batch_size": 2},
         "erase": {"steps": 100, "batch_size": 2, "latents": "forward", "snapshots": 0},
-        "evaluate": {"reinversions": 0, "prompts_per_set": 1, "token_pictures": 1, "retention_prompts": 1, "steps": 1, "batch_size": 1, "guidance_scale": 1.0},
+        "evaluate": {"reinversions": 0, "prompts_per_set": 1, "token_pictures": 1, "retention_prompts": 1, "steps": 1, "batch_size": 1,
+                     "guidance_scale": 1.0},
     }, "x")  # fmt: skip
     found = estimate(config, times)
     assert found["generate"] == pytest.approx(10 * 5 * 2)

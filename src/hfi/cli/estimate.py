@@ -33,7 +33,7 @@ def read_calibration(config: StudyConfig) -> dict | None:
     try:
         found = json.loads(calibration_file().read_text())[calibration_key(config.model, config.device, config.dtype)]
         passes = {kind: {int(batch): float(seconds) for batch, seconds in rows.items()} for kind, rows in found["passes"].items()}
-        return passes if PASSES <= passes.keys() else None  # an earlier version measured fewer kinds
+        return passes if passes.keys() >= PASSES else None  # an earlier version measured fewer kinds
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

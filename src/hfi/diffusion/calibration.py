@@ -22,8 +22,8 @@ def calibrate(model: Model, patience: float = PATIENCE) -> dict:
     """{kind: {batch: seconds}} for five kinds of pass, and the memory of learning.
 
     forward: the network without gradient. erase: a step of learning the text's weights, AdamW included. invert: a step that
-    learns a condition, without the text encoders. text: the text encoders with a soft token that learns. decode: latents to pictures. memory_mib: {batch: peak beyond the loaded model}
-    while erasing (accelerators only; 0 elsewhere).
+    learns a condition, without the text encoders. text: the text encoders with a soft token that learns. decode: latents to
+    pictures. memory_mib: {batch: peak beyond the loaded model} while erasing (accelerators only; 0 elsewhere).
     """
     names = set(text_weights(name for name, _ in model.network.named_parameters()))
     trained = [parameter for name, parameter in model.network.named_parameters() if name in names]
