@@ -45,7 +45,7 @@ def all_settings(config: StudyConfig) -> list[SettingGroup]:
 
 
 def source(description: str, fallback: str = "ours") -> str:
-    """Where a default comes from, by the marks that config.py puts into descriptions."""
+    """Where a default comes from, by the marks that hfi.config puts into descriptions."""
     for mark, name in (
         (NOT_SAID, NOT_SAID),
         ("(ours", "ours"),
