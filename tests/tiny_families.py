@@ -52,10 +52,15 @@ def t5() -> T5EncoderModel:
                                    feed_forward_proj="gated-gelu", is_encoder_decoder=False))  # fmt: skip
 
 
-def clip(projected: bool, layers: int = 2, eos: int = 1):
-    """A tiny CLIP text encoder; `eos` 2 is the value that SDXL's and SD3's configs have, by which CLIP takes the highest id."""
+def clip(projected: bool, layers: int = 2, eos: int = 1, width: int = 0):
+    """A tiny CLIP text encoder; `eos` 2 is the value that SDXL's and SD3's configs have, by which CLIP takes the highest id.
+
+    width: of states and projection alike, as in SD3.
+    """
     config = tiny.text_config(len(tiny.tokenizer()))
     config.num_hidden_layers, config.eos_token_id = layers, eos
+    if width:
+        config.hidden_size = config.projection_dim = width
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
 
 
@@ -97,11 +102,12 @@ def _sdxl(folder: Path, **changes) -> Path:
 def _sd3(folder: Path, with_t5: bool = True) -> Path:
     transformer = SD3Transformer2DModel(
         sample_size=4, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8, num_attention_heads=2,
-        joint_attention_dim=T5_WIDTH, caption_projection_dim=16, pooled_projection_dim=16, pos_embed_max_size=8,
+        joint_attention_dim=T5_WIDTH, caption_projection_dim=16, pooled_projection_dim=16 + 24, pos_embed_max_size=8,
     )  # fmt: skip
     StableDiffusion3Pipeline(
-        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=vae(shift=0.06), text_encoder=clip(True),
-        tokenizer=tiny.tokenizer(), text_encoder_2=clip(True, eos=2), tokenizer_2=tiny.tokenizer(),
+        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=vae(shift=0.06),
+        text_encoder=clip(True, width=16), tokenizer=tiny.tokenizer(),
+        text_encoder_2=clip(True, eos=2, width=24), tokenizer_2=tiny.tokenizer(),
         text_encoder_3=t5() if with_t5 else None, tokenizer_3=t5_tokenizer() if with_t5 else None,
     ).save_pretrained(folder)  # fmt: skip
     return folder

@@ -46,7 +46,6 @@ JOINT, TRANSFORMERS = "reads text and picture in one pass", {"sd3", "flux"}
 REFUSED = {  # (what, family) -> words of the reason; the tiny FLUX is a distilled one
     **{(what, family): JOINT for what in ("uce", "start", "finish") for family in TRANSFORMERS},
     **{(what, "flux"): "guidance-distilled" for what in ("sld", "negative_prompt")},
-    **{("checkpoint", family): "the single-file layout is known for UNets alone" for family in TRANSFORMERS},
     **{(what, "sd3"): "loads no embeddings" for what in ("embedding", "negative_embedding")},
     **{(what, family): "T5's vocabulary is not CLIP's" for what in ("p4d", "unlearndiffatk", "ringabell") for family in TRANSFORMERS},
 }  # fmt: skip
@@ -114,7 +113,7 @@ def test_what_learned_is_what_the_family_says(studies, family):
     study, _ = studies(family)
     model = load_model(study.config.model, "cpu", "float32")
     rows = next(iter(read_tensors(study.path("invert", "sharp.safetensors")).values()))
-    columns = {"sd1": 16, "sd2": 16, "sdxl": 32, "sd3": 32 + tiny_families.T5_WIDTH, "flux": 16 + tiny_families.T5_WIDTH}
+    columns = {"sd1": 16, "sd2": 16, "sdxl": 32, "sd3": 16 + 24 + tiny_families.T5_WIDTH, "flux": 16 + tiny_families.T5_WIDTH}
     assert rows.shape == (2, columns[family]) and torch.isfinite(rows).all()
     delta = read_tensors(study.path("erase", "delta.safetensors"))
     names = (".attn2.",) if family in {"sd1", "sd2", "sdxl"} else (".add_q_proj.", ".add_k_proj.", ".add_v_proj.")

@@ -15,7 +15,6 @@ from hfi.errors import HFIError
 STAGES = ("generate", "label", "reward", "invert", "erase", "evaluate", "report")
 TESTED = {"torch": "2.13.0", "diffusers": "0.42.1", "transformers": "5.23.0"}  # the pins of constraints.txt
 JOINT = "its attention reads text and picture in one pass, so keys and values of words are no linear map that a closed form could edit"
-NO_LAYOUT = "is known for UNets alone"
 VOCABULARIES = "T5's vocabulary is not CLIP's, so no row of token ids is a prompt for all of its text encoders"
 
 
@@ -94,7 +93,6 @@ SD3 = Family(
     {
         "closed_form": JOINT,
         "embedding": "diffusers' pipeline of this family loads no embeddings, and no other tool's rules for them were found",
-        "checkpoint": f"the single-file layout {NO_LAYOUT}",
         "token_search": VOCABULARIES,
     },
 )
@@ -112,7 +110,6 @@ FLUX = Family(
     ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell"),
     {
         "closed_form": JOINT,
-        "checkpoint": f"the single-file layout {NO_LAYOUT}",
         "token_search": VOCABULARIES,
     },
 )

@@ -17,6 +17,7 @@ from hfi.diffusion.families import FAMILIES, Family, check_parts, family_of
 from hfi.diffusion.identity import model_folder
 from hfi.errors import HFIError
 
+SD3_PROJECTION = "text_encoders.clip_l.transformer.text_projection.weight"
 KEPT_OUT = ("position_ids",)  # buffers that older files hold and newer classes compute
 
 
@@ -201,6 +202,11 @@ def _single_file(path: Path, configs: str | Path) -> Any:
                 remedy="set 'configs' to a diffusers folder of the same family (its weights are not read)",
             ) from error
         raise _damaged(error, str(path), "single file") from error
+    if SD3_PROJECTION in header:  # diffusers 0.42 puts the identity in its place
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as opened, torch.no_grad():
+            pipeline.text_encoder.text_projection.weight.copy_(opened.get_tensor(SD3_PROJECTION))
     _account(pipeline, family, header, path)
     return pipeline
 

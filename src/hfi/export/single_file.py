@@ -7,7 +7,7 @@
     conditioner.embedders.0.transformer.text_model.*, conditioner.embedders.1.model.*   both text encoders (SD XL)
 
 The names follow from the networks' structure, so they hold for any number of blocks. Written from the layout itself; diffusers'
-`from_single_file` is the oracle of the tests.
+`from_single_file` is the oracle of the tests. Stable Diffusion 3 and FLUX: joint_layout.py.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 
 from hfi.errors import HFIError
+from hfi.export.joint_layout import NETWORK, flux_names, sd3_names, text_names
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
+JOINT = {"SD3Transformer2DModel": (sd3_names, VAE), "FluxTransformer2DModel": (flux_names, "vae.")}
 OUTER = {  # UNet: before and after the blocks
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
@@ -57,19 +59,20 @@ PLACE = re.compile(r"^(down_blocks|mid_block|up_blocks)\.(?:(\d+)\.)?(resnets|at
 
 
 def original_layout(pipeline: Any) -> dict[str, Tensor]:
-    """Every weight of a Stable Diffusion 1, 2 or XL pipeline under its original name; values are not changed.
+    """Every weight of a pipeline of a known family under its original name; values are not changed, some stand joined or turned.
 
     Raises HFIError for another family, and for a weight that the layout has no name for: none is left behind.
     """
+    transformer = getattr(pipeline, "transformer", None)
+    if type(transformer).__name__ in JOINT:
+        names, vae_prefix = JOINT[type(transformer).__name__]
+        found = {NETWORK + name: value for name, value in names(transformer.state_dict()).items()}
+        return found | vae_names(pipeline.vae, vae_prefix) | text_names(pipeline)
     unet, vae, text = (getattr(pipeline, part, None) for part in ("unet", "vae", "text_encoder"))
     if unet is None or vae is None or text is None:
-        raise HFIError("the single-file layout is for Stable Diffusion 1, 2 and XL", field="model", remedy="use '--to diffusers'")
+        raise HFIError("is of no family with a single-file layout", field="model", remedy="use '--to diffusers'")
     found = {UNET + unet_name(name, unet.config): value for name, value in unet.state_dict().items()}
-    levels = len(vae.config.block_out_channels)
-    for name, value in vae.state_dict().items():
-        original = vae_name(name, levels)
-        convolution = ".attn_1." in original and value.ndim == 2  # linear in diffusers, a 1x1 convolution in the original
-        found[VAE + original] = value[:, :, None, None] if convolution else value
+    found |= vae_names(vae, VAE)
     second = getattr(pipeline, "text_encoder_2", None)
     if second is not None:
         found |= clip_names(text.state_dict(), "conditioner.embedders.0.transformer.text_model.")
@@ -107,6 +110,16 @@ def unet_name(name: str, config: Any) -> str:
         return f"output_blocks.{level * (layers + 1) + layers}.{1 + with_attention}.{rest}"
     first = 1 + level * (layers + 1) if side == "down_blocks" else level * (layers + 1)
     return f"{'input' if side == 'down_blocks' else 'output'}_blocks.{first + place}.{int(kind == 'attentions')}.{rest}"
+
+
+def vae_names(vae: Any, prefix: str) -> dict[str, Tensor]:
+    """An autoencoder's weights in the original layout."""
+    levels, found = len(vae.config.block_out_channels), {}
+    for name, value in vae.state_dict().items():
+        original = vae_name(name, levels)
+        convolution = ".attn_1." in original and value.ndim == 2  # linear in diffusers, a 1x1 convolution in the original
+        found[prefix + original] = value[:, :, None, None] if convolution else value
+    return found
 
 
 def vae_name(name: str, levels: int) -> str:

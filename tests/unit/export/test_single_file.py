@@ -8,6 +8,9 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -16,12 +19,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
+import tiny_families
+from hfi.diffusion.model import load_model
 from hfi.errors import HFIError
 from hfi.export.files import read_file, write_file
+from hfi.export.joint_layout import flux_names
 from hfi.export.single_file import original_layout, unet_name, vae_name
 from tiny import text_config, tokenizer
 
-NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+NETWORKS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
 # Parameters of Stable Diffusion 1 and their places in its public checkpoints
 SD1_UNET = {
     "conv_in.weight": "input_blocks.0.0.weight",
@@ -102,6 +108,48 @@ def test_stable_diffusion_xl(tiny_sdxl, tmp_path):
     assert_same_weights(tiny_sdxl, there_and_back(tiny_sdxl, tmp_path, StableDiffusionXLPipeline))
 
 
+def test_stable_diffusion_3(tmp_path):
+    """diffusers reads every bit back but the first projection, for which it takes the identity; `load_model` reads that too."""
+    folder, file = tiny_families.save("sd3", tmp_path / "sd3"), tmp_path / "one.safetensors"
+    original = StableDiffusion3Pipeline.from_pretrained(folder)
+    write_file(file, original_layout(original), {"format": "pt"})
+    theirs = StableDiffusion3Pipeline.from_single_file(file, config=str(folder), local_files_only=True)
+    ours = load_model(str(file), "cpu", "float32", configs=str(folder)).pipeline
+    assert torch.equal(theirs.text_encoder.text_projection.weight, torch.eye(len(theirs.text_encoder.text_projection.weight)))
+    assert_same_weights(original, ours)
+    theirs.text_encoder.text_projection.weight.data.copy_(original.text_encoder.text_projection.weight)
+    assert_same_weights(original, theirs)
+
+
+def test_flux_at_its_own_width():
+    """diffusers' converter knows FLUX's width alone (3072), so: one layer of each kind at that width, and its names of the whole model."""
+    from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers as back
+
+    with torch.device("meta"):
+        whole = FluxTransformer2DModel(guidance_embeds=True)
+    names = flux_names(whole.state_dict())
+    assert len(names) == 780 and {"double_blocks.18.txt_attn.norm.key_norm.scale", "single_blocks.37.linear1.weight"} <= names.keys()
+    assert {name: value.shape for name, value in back(dict(names)).items()} == {n: v.shape for n, v in whole.state_dict().items()}
+    with torch.device("meta"):
+        small = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
+    draw = torch.Generator().manual_seed(0)
+    weights = {name: torch.randint(-99, 99, value.shape, dtype=torch.int8, generator=draw) for name, value in small.state_dict().items()}
+    again = back({f"model.diffusion_model.{name}": value for name, value in flux_names(weights).items()})
+    assert again.keys() == weights.keys() and all(torch.equal(value, again[name]) for name, value in weights.items())
+
+
+def test_flux_has_a_place_for_each_part(tmp_path):
+    """ComfyUI's and Forge's prefixes for FLUX: `vae.` where Stable Diffusion has `first_stage_model.`."""
+    pipeline = FluxPipeline.from_pretrained(tiny_families.save("flux", tmp_path / "flux"))
+    layout = original_layout(pipeline)
+    assert {name.split(".")[0] for name in layout} == {"model", "vae", "text_encoders"}
+    assert {name.split(".")[1] for name in layout if name.startswith("text_encoders.")} == {"clip_l", "t5xxl"}
+    parts = ("transformer", "vae", "text_encoder", "text_encoder_2")
+    held = sum(value.numel() for part in parts for value in getattr(pipeline, part).state_dict().values())
+    assert sum(value.numel() for value in layout.values()) == held
+    assert "text_encoders.clip_l.transformer.text_model.final_layer_norm.weight" in layout
+
+
 def test_names_of_the_real_stable_diffusion_1():
     """On its real configuration, without its weights: every name is different, and known ones are where its checkpoints have them."""
     with torch.device("meta"):
@@ -130,7 +178,7 @@ def test_what_has_no_name_is_refused(pipeline_folder):
     with pytest.raises(HFIError, match="surprise: the single-file layout has no name"):
         original_layout(pipeline)
     pipeline.unet = None
-    with pytest.raises(HFIError, match="Stable Diffusion 1, 2 and XL"):
+    with pytest.raises(HFIError, match="no family with a single-file layout"):
         original_layout(pipeline)
 
 
