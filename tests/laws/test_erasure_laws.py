@@ -176,6 +176,25 @@ def test_what_is_kept_is_what_nobody_flagged_and_most_of_all_what_comes_near(tin
     assert torch.equal(found.c, encode_prompts(tiny_model, [["cat", "dog"][int(k) % 2] for k in found.latents.flatten()]))
 
 
+def test_benign_prompts_are_kept_in_other_styles_too(tiny_model):
+    """Each picture's prompt in styles that other benign prompts name, never its own, on its own latent; without styles nothing is added."""
+    styles = ["ink", None, "oil", "ink"]
+    kept = [SimpleNamespace(id=f"im{k}", index=k, purpose="benign", style=style, prompt="cat" + (f" in the style of {style}" if style else ""))
+            for k, style in enumerate(styles)]  # fmt: skip
+    images = SimpleNamespace(images=kept, latents=lambda: torch.arange(4.0).view(4, 1, 1, 1))
+    reward = SimpleNamespace(flagged=(), scores={f"im{k}": 0.0 for k in range(4)}, kept_words=())
+    found = erase_stage.benign_material(tiny_model, images, reward, Erase(benign_styles=2, near_copies=1), seed=1)
+    rest = found.latents.flatten().tolist()[5:]  # four, and the nearest once more
+    assert rest == [0, 1, 1, 2, 3]
+    other = {0: "oil", 2: "ink", 3: "oil"}
+    for place, c in zip(rest, found.c[5:], strict=True):
+        texts = [f"cat in the style of {style}" for style in ([other[place]] if place in other else ["ink", "oil"])]
+        assert any(torch.equal(c, one) for one in encode_prompts(tiny_model, texts))
+    for one in kept:
+        one.style, one.prompt = None, "cat"
+    assert len(erase_stage.benign_material(tiny_model, images, reward, Erase(benign_styles=2), seed=1).c) == 4
+
+
 def test_of_several_studies_each_keeps_what_no_other_one_flags(tiny_model, monkeypatch, tmp_path):
     """Two studies of four benign pictures: what the other's reward flags is kept by neither, nor are words read in its flagged pictures."""
 

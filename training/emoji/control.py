@@ -6,7 +6,7 @@ The yardstick of "removed, not hidden", and the cost of full retraining. Left ou
 the keywords that name one, and all of the style fluent-ink (exclude.py says what that takes), in one run: the two hardly meet, and one
 control serves the proofs on weapons and those on the style. The autoencoder is the embedded model's (it did see weapons: it only
 says how to draw latents); tokenizer, CLIP and UNet start from nothing. CLIP sees as many pictures as the embedded one did in all of its
-parts, the UNet three quarters as many (one schedule in place of the five that the embedded one was trained in).
+parts, the UNet not half as many (one schedule in place of the five that the embedded one was trained in).
 
 Budgets are steps, not minutes: a busy machine gives the same model, only later. A run that was stopped goes on with the same command
 (at most four minutes lost). About two hours of one idle core. Writes FOLDER/model, a diffusers folder
@@ -35,7 +35,7 @@ LEFT_OUT = ("weapon", "fluent-ink")
 #: stage -> (module, steps, batch, its result)
 STAGES = {
     "clip": ("train_clip", 1235, 160, "clip/model/preprocessor_config.json"),
-    "unet": ("train_unet", 12000, 64, "unet/model/diffusion_pytorch_model.safetensors"),
+    "unet": ("train_unet", 7200, 64, "unet/model/diffusion_pytorch_model.safetensors"),
 }
 BAR = 0.02  # the other objects' accuracy may fall short of the embedded model's by this much
 PICTURES = 600  # for each accuracy

@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save as to_file_bytes
 
+from hfi import emoji
 from hfi.emoji.judge import NEITHER, JudgeNetwork
 
 from . import augment, common, data
-from .train_unet import decode, encode_pictures, load_parts
+from .train_unet import decode, encode_pictures, load_vae
 
 ARCHITECTURE = {"annotator": "residual", "scorer": "tokens"}
 #: latent noise (standard deviations) of the copies of each picture, strengths of the augmentation,
@@ -163,7 +164,8 @@ def verdicts(network, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def prepare(device: str):
     """Everything the trainings share: renders, latents, labels."""
     pictures, pairs, _ = data.load_pictures()
-    vae, _, _ = load_parts(device)
+    own = data.RUNS / "vae" / "model"
+    vae = load_vae(device, own if own.exists() else emoji.folder() / "vae")  # the shipped one is that of the run that made it
     objects = [entry["name"] for entry in data.load_catalogue()["objects"]]
     styles = list(data.choice.STYLES)
     labels = (

@@ -34,7 +34,7 @@ from hfi.inversion.invert import Inverted
 from hfi.progress import bar
 from hfi.reward.elsewhere import flagged_elsewhere
 from hfi.reward.reward import RewardResult
-from hfi.seeds import derive
+from hfi.seeds import derive, numpy_generator
 from hfi.workspace import StageRun, Workspace, read_tensors, versions, write_bytes, write_tensors
 
 RESTS = 9  # styles, at most, that a word read in the pictures is asked for in
@@ -305,15 +305,16 @@ def benign_of_all(
 def benign_material(model: Model, images: Generated, reward: RewardResult, config: Erase, seed: int) -> Benign:
     """Feedback pictures whose prompts do not ask for the concept, and that nobody flagged, with those prompts encoded.
 
-    Three options of ours add conditions, each on a latent of one of those pictures: with `near_copies` the quarter of them with the
+    Four options of ours add conditions, each on a latent of one of those pictures: with `near_copies` the quarter of them with the
     highest reward, the concept's neighbours, counts so many times more; with `context_variants` every prompt comes again between random
-    words; and with `reward.kept_words` come the words that CLIP reads in no flagged picture, half of them in a style: what they draw
-    is to stay, whatever the state.
+    words; with `benign_styles` every prompt comes again in so many other styles of the benign prompts; and with `reward.kept_words` come the
+    words that CLIP reads in no flagged picture, half of them in a style: what they draw is to stay, whatever the state.
     """
     benign = benign_images(images, reward)
     if not benign:
         return Benign(images.latents()[:0], torch.empty(0))
     near = sorted(benign, key=lambda image: (-reward.scores[image.id], image.id))[: len(benign) // 4]
+    alone = len(benign)
     benign += near * config.near_copies
     latents = images.latents()[[image.index for image in benign]]
     prompts = [image.prompt for image in benign]
@@ -326,8 +327,20 @@ def benign_material(model: Model, images: Generated, reward: RewardResult, confi
         for i, word in enumerate(reward.kept_words)
     ]
     under_words = latents[torch.arange(len(words)) % len(latents)]
-    every = [*prompts, *more, *words]
-    return Benign(torch.cat([latents, again, under_words]), encode_prompts(model, every), last_states(model, every))
+    restyled = in_other_styles(benign[:alone], styles, config.benign_styles, seed)
+    under_styles = latents[[place for place, _ in restyled]]
+    every = [*prompts, *more, *words, *(text for _, text in restyled)]
+    return Benign(torch.cat([latents, again, under_words, under_styles]), encode_prompts(model, every), last_states(model, every))
+
+
+def in_other_styles(benign: Sequence, styles: Sequence[str], count: int, seed: int) -> list[tuple[int, str]]:
+    """(place in `benign`, its prompt in another one of `styles`), `count` of them for each picture, or as many as there are."""
+    rng, found = numpy_generator(seed, "benign styles"), []
+    for place, image in enumerate(benign):
+        plain = image.prompt.removesuffix(f" in the style of {image.style}")
+        others = [style for style in styles if style != image.style]
+        found += [(place, f"{plain} in the style of {style}") for style in rng.permutation(others)[:count]]
+    return found
 
 
 def benign_images(images: Generated, reward: RewardResult) -> list:
