@@ -179,8 +179,8 @@ def test_what_is_kept_is_what_nobody_flagged_and_most_of_all_what_comes_near(tin
 def test_benign_prompts_are_kept_in_other_styles_too(tiny_model):
     """Each picture's prompt in styles that other benign prompts name, never its own, on its own latent; without styles nothing is added."""
     styles = ["ink", None, "oil", "ink"]
-    kept = [SimpleNamespace(id=f"im{k}", index=k, purpose="benign", style=style, prompt="cat" + (f" in the style of {style}" if style else ""))
-            for k, style in enumerate(styles)]  # fmt: skip
+    told = ["cat" + (f" in the style of {style}" if style else "") for style in styles]
+    kept = [SimpleNamespace(id=f"im{k}", index=k, purpose="benign", style=styles[k], prompt=told[k]) for k in range(4)]
     images = SimpleNamespace(images=kept, latents=lambda: torch.arange(4.0).view(4, 1, 1, 1))
     reward = SimpleNamespace(flagged=(), scores={f"im{k}": 0.0 for k in range(4)}, kept_words=())
     found = erase_stage.benign_material(tiny_model, images, reward, Erase(benign_styles=2, near_copies=1), seed=1)

@@ -139,7 +139,8 @@ class Erase(Training):
     benign_styles: int = Field(
         0,
         ge=0,
-        description="in how many further styles of the benign prompts each of them is kept as well, in that term and in the start (ours, off)",
+        description="in how many further styles of the benign prompts each of them is kept as well, in that term and in the start "
+        "(ours, off)",
     )
     also: tuple[Path, ...] = Field((), description="other studies whose tokens are erased in the same run")
     checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")

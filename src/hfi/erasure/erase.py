@@ -307,8 +307,8 @@ def benign_material(model: Model, images: Generated, reward: RewardResult, confi
 
     Four options of ours add conditions, each on a latent of one of those pictures: with `near_copies` the quarter of them with the
     highest reward, the concept's neighbours, counts so many times more; with `context_variants` every prompt comes again between random
-    words; with `benign_styles` every prompt comes again in so many other styles of the benign prompts; and with `reward.kept_words` come the
-    words that CLIP reads in no flagged picture, half of them in a style: what they draw is to stay, whatever the state.
+    words; with `benign_styles` every prompt comes again in so many other styles of the benign prompts; and with `reward.kept_words`
+    come the words that CLIP reads in no flagged picture, half of them in a style: what they draw is to stay, whatever the state.
     """
     benign = benign_images(images, reward)
     if not benign:
