@@ -45,11 +45,15 @@ class Curve:
     spread: tuple[tuple[float, float, float], ...] = ()
 
 
-def percent(value: float | None) -> str:
-    """A share in words: whole per cents, one decimal near 0 and 1, so that 0.4 % is not called 0 %."""
+def percent(value: float | None, limit: float | None = None) -> str:
+    """A share in words: whole per cents, one decimal near 0 and 1, so that 0.4 % is not called 0 %.
+
+    limit: what it is held against; a share that would read like it has a decimal too, so that 5.3 % is not "more than 5 %: 5 %".
+    """
     if value is None:
         return "–"
     fine = 0 < abs(value) < 0.0095 or 0.9905 < value < 1
+    fine = fine or (limit is not None and value != limit and round(value * 100) == round(limit * 100))
     return f"{value * 100:.{1 if fine else 0}f}\u202f%".replace("-0\u202f%", "0\u202f%")
 
 

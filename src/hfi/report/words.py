@@ -238,7 +238,8 @@ def _spread(rate: Rate) -> str:
 
 
 def _drawn_words(sets: dict[str, Rate], numbers: Numbers, config: StudyConfig) -> str:
-    where = "; ".join(f"{CONCEPT_SETS.get(name, (name, ''))[0].lower()}: {percent(rate.value)}" for name, rate in sets.items())
+    bar = DRAWN + base(numbers, config)
+    where = "; ".join(f"{CONCEPT_SETS.get(name, (name, ''))[0].lower()}: {percent(rate.value, bar)}" for name, rate in sets.items())
     limit = f"{percent(DRAWN)} above the floor of {percent(numbers.floor)}" if base(numbers, config) else percent(DRAWN)
     return f"The judge still sees it in more than {limit} of the pictures, after erasing, in these sets: {where}."
 
@@ -271,7 +272,7 @@ def _damage_words(hurt: dict[str, Rate], rise: float | None) -> str:
         words.append(
             "Of the pictures that were right before, fewer than they should are right after: "
             + "; ".join(
-                f"{KEPT_SETS[name][0].lower()} {percent(rate.value)} (should be {percent(KEPT[name][0])})" for name, rate in hurt.items()
+                f"{KEPT_SETS[name][0].lower()} {percent(rate.value, KEPT[name][0])} (should be {percent(KEPT[name][0])})" for name, rate in hurt.items()
             )
             + "."
         )

@@ -27,6 +27,11 @@ def test_small_and_nearly_whole_shares_are_not_rounded_away():
     assert interval(Rate(0.02)) == "" and interval(None) == ""
 
 
+def test_a_share_beyond_its_limit_does_not_read_like_the_limit():
+    told = [percent(*pair).replace("\u202f", " ") for pair in ((0.0533, 0.05), (0.05, 0.05), (0.07, 0.05), (0.9479, 0.95))]
+    assert told == ["5.3 %", "5 %", "7 %", "94.8 %"]
+
+
 @given(finite, finite)
 def test_ticks_are_even_and_cover_the_data(a, b):
     low, high = min(a, b), max(a, b)
