@@ -272,7 +272,8 @@ def _damage_words(hurt: dict[str, Rate], rise: float | None) -> str:
         words.append(
             "Of the pictures that were right before, fewer than they should are right after: "
             + "; ".join(
-                f"{KEPT_SETS[name][0].lower()} {percent(rate.value, KEPT[name][0])} (should be {percent(KEPT[name][0])})" for name, rate in hurt.items()
+                f"{KEPT_SETS[name][0].lower()} {percent(rate.value, KEPT[name][0])} (should be {percent(KEPT[name][0])})"
+                for name, rate in hurt.items()
             )
             + "."
         )
