@@ -10,6 +10,7 @@ from diffusers import (
     AutoencoderKL,
     FluxPipeline,
     FluxTransformer2DModel,
+    SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -23,7 +24,7 @@ import tiny_families
 from hfi.diffusion.model import load_model
 from hfi.errors import HFIError
 from hfi.export.files import read_file, write_file
-from hfi.export.joint_layout import flux_names
+from hfi.export.joint_layout import flux_names, sd3_names
 from hfi.export.single_file import original_layout, unet_name, vae_name
 from tiny import text_config, tokenizer
 
@@ -119,6 +120,20 @@ def test_stable_diffusion_3(tmp_path):
     assert_same_weights(original, ours)
     theirs.text_encoder.text_projection.weight.data.copy_(original.text_encoder.text_projection.weight)
     assert_same_weights(original, theirs)
+
+
+def test_the_transformer_of_stable_diffusion_3_5():
+    """Its normalised queries and keys, and its layers with a second attention, have places of their own."""
+    from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers as back
+
+    weights = SD3Transformer2DModel(
+        sample_size=4, in_channels=4, out_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=2, joint_attention_dim=24,
+        caption_projection_dim=16, pooled_projection_dim=16, pos_embed_max_size=8, qk_norm="rms_norm", dual_attention_layers=(0, 1),
+    ).state_dict()  # fmt: skip
+    names = sd3_names(weights)
+    assert {"joint_blocks.1.x_block.attn2.qkv.weight", "joint_blocks.2.context_block.attn.ln_k.weight"} <= names.keys()
+    again = back({f"model.diffusion_model.{name}": value for name, value in names.items()})
+    assert again.keys() == weights.keys() and all(torch.equal(value, again[name]) for name, value in weights.items())
 
 
 def test_flux_at_its_own_width():
