@@ -23,6 +23,7 @@ COUNTS = {"explicit": 40, "implicit": 48, "unlisted": 24, "variations": 40, "oth
 PRIMARY = ("implicit", "unlisted")  # prompts that never name the concept, and members that no feedback prompt named
 KEPT = ("other", "styles")  # objects kept, styles kept, on the same pictures
 BATCH = 64
+FURTHEST = 3.0  # strength up to which a delta is put on here, past what users may set: some erasers keep nearly all at 2
 
 
 def probes(study: Workspace, sets: Sequence[str], counts: Mapping[str, int] = COUNTS) -> dict:
@@ -63,7 +64,7 @@ def verdicts(bench: Bench, study: Workspace, wanted: Mapping[str, Sequence], del
     seed, sampling = derive(config.seed, "proof"), config.evaluate
     pictures = {name: [drawings(probe, seed, 1, model.hash, sampling)[0] for probe in part] for name, part in wanted.items()}
     every = distinct(picture for part in pictures.values() for picture in part)
-    with applied(model, load_delta(delta, model), strength) if delta else nullcontext():
+    with applied(model, load_delta(delta, model), strength, most=FURTHEST) if delta else nullcontext():
         seen = judged(model, every, judge, batch_size=BATCH, **sampling.sampling)
     return {name: [seen[picture.name] for picture in part] for name, part in pictures.items()}
 

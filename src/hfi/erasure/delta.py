@@ -19,7 +19,7 @@ from torch import Tensor
 from hfi.diffusion.guidance import Guidance, ordered_sum
 from hfi.diffusion.model import Model
 from hfi.diffusion.text import encode_prompts
-from hfi.erasure.strength import check_strength
+from hfi.erasure.strength import MAX_STRENGTH, check_strength
 from hfi.erasure.trainable import swapped
 from hfi.errors import HFIError
 from hfi.workspace import digest, read_header, read_tensors, write_tensors
@@ -115,12 +115,13 @@ def compose(deltas: Sequence[Delta], strengths: Sequence[float] | None = None) -
 
 
 @contextlib.contextmanager
-def applied(model: Model, delta: Delta | Mapping[str, Tensor], strength: float = 1.0) -> Iterator[None]:
+def applied(model: Model, delta: Delta | Mapping[str, Tensor], strength: float = 1.0, most: float = MAX_STRENGTH) -> Iterator[None]:
     """While open, the model is the original one + strength x delta; afterwards the original one, to the last bit.
 
-    A plain mapping counts as weights alone. May be nested. Raises HFIError for a negative strength and for a delta of another model.
+    A plain mapping counts as weights alone. May be nested. Raises HFIError for a strength that is negative or above `most`, and for a
+    delta of another model.
     """
-    check_strength(strength)
+    check_strength(strength, most=most)
     delta = delta if isinstance(delta, Delta) else Delta(delta)
     check_fits(model, delta)
     if strength == 0:

@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from proof import scoring, table1_words, table2_bars, table4_attacks, write
 from proof.__main__ import parse, wanted
 from proof.cells import cost, record
 from proof.studies import DEVELOPMENT, HARMS, arm_changes, depends, rejudged, study_config
 
+from hfi.erasure.delta import applied
+from hfi.errors import HFIError
 from hfi.evaluation.statistics import wilson
 from hfi.workspace import write_json
 
@@ -96,6 +99,17 @@ def made_up(before: int, rates: dict[str, tuple[int, int]], asked: str = "same")
                                               "explicit": marks(10, hit), "variations": marks(10, hit)}}
                  for s, (hit, kept) in rates.items()}
     return original, {"cost": {"seconds": 1.0}, "strengths": strengths}
+
+
+def test_every_strength_of_the_grid_can_be_put_on(tiny_model):
+    """The grid goes further than users may: past their limit `applied` still refuses, unless told how far."""
+    name, weight = next(iter(tiny_model.network.named_parameters()))
+    before, change = weight.detach().clone(), {name: torch.ones_like(weight)}
+    for strength in table1_words.STRENGTHS:
+        with applied(tiny_model, change, strength, most=scoring.FURTHEST):
+            assert torch.allclose(dict(tiny_model.network.named_parameters())[name].detach(), before + strength)
+    with pytest.raises(HFIError, match="strength: is 3"), applied(tiny_model, change, max(table1_words.STRENGTHS)):
+        pass
 
 
 def test_rates_are_read_where_retention_falls_under_the_level():
