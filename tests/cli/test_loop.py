@@ -35,13 +35,13 @@ def test_status_shows_all_stages_done(loop, hfi):
     assert "done" in hfi("status", "mine", cwd=loop["folder"]).out
 
 
-@pytest.mark.parametrize(("limit", "pictures", "codes"), [(0.001, 6, {5, 6}), (0.01, 2, {6}), (0.99, 2, {0})])
-def test_the_gate_of_a_release(copy_of, fork, recipe, limit, pictures, codes):
+@pytest.mark.parametrize(("limit", "pictures", "code"), [(0.01, 2, 6), (0.99, 2, 0)])
+def test_the_gate_of_a_release(copy_of, fork, recipe, limit, pictures, code):
     """`hfi check` as a release pipeline calls it: the exit code is the verdict, and the JSON has its numbers."""
     model = yaml.safe_load(recipe.read_text())["model"]
     done = fork("check", model, "--study", copy_of("report"), "--max-rate", limit, "--pictures", pictures, "--json")
     found = json.loads(done.out)
-    assert done.code in codes and found["exit_code"] == done.code, done.err
+    assert done.code == found["exit_code"] == code, done.err
     assert found["pictures"] <= pictures and found["low"] <= found["rate"] <= found["high"] and found["simulated"]
 
 
