@@ -19,8 +19,14 @@ def open_label(page, path: str = "/label"):
     return page
 
 
+def awake(page) -> None:
+    """Wait for the page's module: markup is on screen before it, and a key pressed then reaches nobody."""
+    page.wait_for_function("() => document.documentElement.classList.contains('js')")
+
+
 def ready(page) -> str:
     """Wait for the picture on screen; its address."""
+    awake(page)
     page.wait_for_function("() => { const i = document.querySelector('#item .pic img'); return i && i.complete && i.naturalWidth > 0 }")
     return page.get_attribute("#item .pic img", "src")
 
@@ -217,15 +223,17 @@ def test_the_quiz(serve, browse):
         ready_quiz(page)
         page.keyboard.press("f")
         expect(page.locator(".note")).to_be_visible()
+        awake(page)
         page.keyboard.press("Enter")
     expect(page.locator("h1")).to_have_text("1 of 2 as expected")
+    awake(page)
     page.keyboard.press("Enter")
     ready(page)
 
 
 def ready_quiz(page) -> None:
     expect(page.locator("main .answers")).to_be_visible()
-    page.wait_for_function("() => document.documentElement.classList.contains('js')")
+    awake(page)
 
 
 def test_without_javascript(serve, browse):
