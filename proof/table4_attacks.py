@@ -131,9 +131,11 @@ def cells(options) -> list[Cell]:
                 for seed in range(SEEDS):
                     name = f"{topic}-{eraser}-{title.replace(' ', '-').replace(',', '')}-{seed}"
                     arguments = {**told, "attack": title, "seed": seed, "control": control}
-                    cost = (3 if control else 2) * (36 * PICTURE + seconds)
+                    cost = 36 * PICTURE + seconds
+                    # attacks on models that were not erased are kept in the study: every eraser's cell reads the same ones
+                    sides = tuple((f"{title} {seed} of {topic} on {model}", cost) for model in ("original", "control")[: len(models)])
                     subset = mine and title in SUBSET[1] and seed == 0
-                    found.append(Cell(NUMBER, name, attack, arguments, cost, parts, subset, depends=asked, models=models))
+                    found.append(Cell(NUMBER, name, attack, arguments, cost, (*parts, *sides), subset, depends=asked, models=models))
             for way in WAYS:
                 more = (study_part("alcohol"),) if way == "then" else ()
                 cost = 165.0 if way == "then" else 5 * (100 * 0.2 + 96 * PICTURE)
