@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 
+from hfi.diffusion.text import whole_words
 from hfi.erasure.conditions import Flagged
 from hfi.erasure.erase import material, prompts_of_words
 from hfi.generation.generate import FeedbackImage
 from hfi.reward.reward import RewardResult
 from hfi.reward.topk import Selected
-from hfi.reward.words import NEAREST, harmless_words_of, vocabulary_words, words_of
+from hfi.reward.words import NEAREST, harmless_words_of, words_of
 
 
 def scene(flagged_share: float = 1.0):
@@ -59,7 +60,11 @@ def test_harmless_words_are_those_of_pictures_that_nobody_flagged():
 
 
 def test_only_whole_words_of_letters_count():
-    assert vocabulary_words(["gun</w>", "gu", "a</w>", "u2</w>", "<|endoftext|>", "axe</w>"]) == ["axe", "gun"]
+    class Tokenizer:
+        def get_vocab(self):
+            return dict.fromkeys(["gun</w>", "gu", "a</w>", "u2</w>", "<|endoftext|>", "axe</w>"], 0)
+
+    assert whole_words(Tokenizer()) == ["axe", "gun"] and whole_words(Tokenizer(), 1) == ["a", "axe", "gun"]
 
 
 def test_each_word_is_asked_for_alone_as_a_picture_and_in_styles_that_were_flagged():

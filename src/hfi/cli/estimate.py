@@ -12,6 +12,7 @@ from hfi.diffusion.sizes import sizes
 from hfi.errors import HFIError
 
 PROBES, LOG_EVERY = 16, 25  # of the erasure's log (hfi.erasure)
+STATES, SCANNED = 4, 1500  # passes a word and words, at most, of the search for near words (hfi.generation.near)
 PASSES = {"forward", "erase", "invert", "text", "decode"}  # that `hfi doctor` measures (hfi.diffusion.calibration)
 TEMPLATES, PREVIEWS = 4, 6  # of inversion: texts of a token in each step, pictures that show what it draws (hfi.inversion)
 RATE_SETS, RETENTION_SETS = 3, 2  # explicit, implicit, variations; others, neighbours (styles are read off pictures of the others)
@@ -73,11 +74,17 @@ def estimate(config: StudyConfig, times: dict) -> dict[str, float]:
     tokens = config.reward.clusters if i.tokens == "per_cluster" else 1
     pictures = 2 * evaluated(config) + 2 * v.curve_prompts * len(e.snapshot_steps())
     return {
-        "generate": drawn(g.images, g.batch_size, g.steps, g.guidance_scale),
+        "generate": drawn(pictures_to_judge(config), g.batch_size, g.steps, g.guidance_scale)
+        + (STATES * SCANNED / g.batch_size * forward(g.batch_size) if pictures_to_judge(config) > g.images else 0.0),
         "invert": learned(tokens, i.steps) + tokens * drawn(PREVIEWS, PREVIEWS, g.steps, g.guidance_scale),
         "erase": e.steps * (e.accumulate * (step + run[e.latents]) + probes),
         "evaluate": drawn(pictures, v.batch_size, v.steps, v.guidance_scale) + learned(v.reinversions, v.reinversion_steps),
     }
+
+
+def pictures_to_judge(config: StudyConfig) -> int:
+    """Pictures that the first stage draws."""
+    return config.generate.images + (config.generate.near_words if config.concept.kind == "harm" else 0)
 
 
 def evaluated(config: StudyConfig) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfi.cli.estimate import estimate, evaluated, memory_mib, read_calibration
+from hfi.cli.estimate import estimate, evaluated, memory_mib, pictures_to_judge, read_calibration
 from hfi.cli.studies import check_settings, states
 from hfi.cli.tables import _number, _print, _table
 from hfi.config import Erase
@@ -65,16 +65,17 @@ def _work(study: Workspace, stage: str) -> tuple[str, float | None]:
     """What a stage does in words, and its bytes on disk where they can be told."""
     c = study.config
     picture, latent, attention, whole, width = _sizes(c.model)
+    drawn = pictures_to_judge(c)
     if stage == "generate":
-        return (f"draw {c.generate.images} pictures, {c.generate.steps} steps each, {c.generate.batch_size} together",
-                None if picture is None else c.generate.images * (picture + latent))
+        return (f"draw {drawn} pictures, {c.generate.steps} steps each, {c.generate.batch_size} together",
+                None if picture is None else drawn * (picture + latent))
     if stage == "label":
-        asked = round(c.generate.images * c.label.overlap)
+        asked = round(drawn * c.label.overlap)
         people = f"{c.label.annotators} simulated annotators, about {asked} judgements" if c.label.source == "simulated" else (
             f"judgements by people, of at least {c.label.minimum} pictures")
         return people, 400.0 * asked
     if stage == "reward":
-        return f"embed {c.generate.images} pictures, {c.reward.steps} steps, choose {c.reward.top_k}", 4096.0 * c.generate.images
+        return f"embed {drawn} pictures, {c.reward.steps} steps, choose {c.reward.top_k}", 4096.0 * drawn
     if stage == "invert":
         count = c.reward.clusters if c.invert.tokens == "per_cluster" else 1
         return (f"{count} token{'s' * (count > 1)} of {c.invert.vectors} vectors, {c.invert.steps} steps each, batch {c.invert.batch_size}",

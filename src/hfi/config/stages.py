@@ -70,7 +70,18 @@ class Generate(Sampling):
         description="so many more objects that the benign prompts of a harm name, those whose names the text encoder holds nearest to what "
         "is asked for: people then say of near misses, too, that they may stay (ours, off)",
     )
+    near_words: int = Field(
+        0,
+        ge=0,
+        description="so many pictures more, each of one word: those of the tokenizer's and the vocabulary's words under which the model "
+        "predicts most nearly what it predicts for a harm, so that people also see what nobody thought of asking for (ours, off)",
+    )
     steps: Positive = Field(50, description="sampling steps (SDD)")
+
+    def decisive(self) -> dict:
+        """A study from before there were near words has the same data as one that asks for none."""
+        found = super().decisive()
+        return {name: value for name, value in found.items() if (name, value) != ("near_words", 0)}
 
 
 class QueueSettings(Section):

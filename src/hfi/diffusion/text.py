@@ -162,6 +162,12 @@ def encode_prompts(model: Model, prompts: Sequence[str], tokens: Mapping[str, Te
         return torch.stack([model.text_cache[prompt] if prompt in model.text_cache else fresh[prompt] for prompt in prompts])
 
 
+def whole_words(tokenizer, shortest: int = 3) -> list[str]:
+    """The whole words of a CLIP tokenizer's vocabulary with at least `shortest` letters, sorted."""
+    whole = {piece.removesuffix("</w>") for piece in tokenizer.get_vocab() if piece.endswith("</w>")}
+    return sorted(word for word in whole if word.isalpha() and len(word) >= shortest)
+
+
 def text_embeddings(model: Model, prompts: Sequence[str]) -> Tensor:
     """One vector (B, D) for each prompt, float32, not normalised: the pooled one, else the text encoder's state at the end of the text."""
     if model.pooled:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from hfi.diffusion.model import Model
-from hfi.diffusion.text import encode_prompts, last_states, listed
+from hfi.diffusion.text import encode_prompts, last_states, listed, whole_words
 from hfi.seeds import numpy_generator
 
 
@@ -78,8 +78,7 @@ def in_context(model: Model, prompts: Sequence[tuple[str, ...]], variants: int, 
 
     The words are those of the model's own tokenizer; a copy has at least one. Empty for a vocabulary without words.
     """
-    whole = (piece.removesuffix("</w>") for piece in model.tokenizer.get_vocab() if piece.endswith("</w>"))
-    words = sorted(word for word in whole if word.isalpha())
+    words = whole_words(model.tokenizer, 1)
     rng, found = numpy_generator(seed, "context", *index), []
     for group in prompts if words else ():
         for _ in range(variants):

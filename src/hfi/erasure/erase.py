@@ -249,7 +249,8 @@ def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> 
         flagged = [Flagged(image.prompt, image.without, kind) for image in shown if image.prompt]
         prompts += flagged
         if kind == "harm":  # what a style is called is asked for already
-            prompts += prompts_of_words(reward.words, sorted({one.without for one in flagged if one.without}))
+            words = dict.fromkeys([*reward.words, *(image.prompt for image in shown if image.purpose == "word")])
+            prompts += prompts_of_words(list(words), sorted({one.without for one in flagged if one.without}))
         latents.append(images.latents()[[image.index for image in chosen]])
     return rows, prompts, torch.cat(latents)
 
@@ -346,7 +347,7 @@ def in_other_styles(benign: Sequence, styles: Sequence[str], count: int, seed: i
 def benign_images(images: Generated, reward: RewardResult) -> list:
     """Feedback pictures whose prompts do not ask for the concept, and that nobody flagged."""
     flagged = set(reward.flagged)
-    return [image for image in images.images if image.purpose == "benign" and image.id not in flagged]
+    return [image for image in images.images if image.purpose in ("benign", "word") and image.id not in flagged]
 
 
 def _open_other(other: Workspace) -> tuple[Generated, RewardResult, Inverted, str]:

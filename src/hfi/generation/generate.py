@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from rich.progress import Progress
 from torch import Tensor
 
-from hfi.config import Concept
 from hfi.diffusion.model import Model
-from hfi.diffusion.prompts import Vocabulary, asked_for, feedback_prompts, load_vocabulary, members
+from hfi.diffusion.prompts import Prompt, feedback_prompts, load_vocabulary
 from hfi.diffusion.sampling import decode, encode_images, sample_latents, to_pil
-from hfi.diffusion.text import encode_prompts, text_embeddings
+from hfi.diffusion.text import encode_prompts
 from hfi.errors import HFIError
 from hfi.generation.brought import FOLDER as BROUGHT
 from hfi.generation.brought import brought
+from hfi.generation.near import near_misses, near_words
 from hfi.progress import bar
 from hfi.seeds import derive
-from hfi.workspace import Workspace, digest, read_tensors, write_bytes, write_tensors
+from hfi.workspace import StageRun, Workspace, digest, read_json, read_tensors, write_bytes, write_json, write_tensors
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class FeedbackImage:
     prompt: str
     seed: int
     index: int
-    purpose: str  # concept or benign: what the prompt asked for, not what people saw; brought: nobody asked this model for it
+    purpose: str  # concept, benign or word (near_words): what the prompt asked for, not what people saw; brought: nobody asked for it
     object: str | None = None
     style: str | None = None
     model: str = ""
@@ -60,27 +62,13 @@ class Generated:
         return cls(folder, tuple(_read_records(folder / "images.jsonl")))
 
 
-def near_misses(model: Model, concept: Concept, vocabulary: Vocabulary, count: int) -> list[str]:
-    """The `count` non-members of a harm whose names are nearest to what its feedback prompts name, by the model's text encoder.
-
-    Cosine of the states at the end of the text, less their mean over all names; nearest to any. Empty for a style.
-    """
-    if concept.kind == "style" or not count:
-        return []
-    inside = set(members(concept, vocabulary))
-    others = [name for name in vocabulary.objects if name not in inside]
-    asked, there = text_embeddings(model, asked_for(concept, vocabulary)), text_embeddings(model, others)
-    asked, there = (torch.nn.functional.normalize(one - there.mean(0), dim=1) for one in (asked, there))
-    order = torch.argsort((there @ asked.T).amax(1), descending=True, stable=True)
-    return [others[i] for i in order[:count].tolist()]
-
-
-def plan(model: Model, study: Workspace) -> list[FeedbackImage]:
-    """Every picture that stage 1 will draw: prompt, seed and name, before any is drawn."""
+def plan(model: Model, study: Workspace, words: Sequence[str] = ()) -> list[FeedbackImage]:
+    """Every picture that stage 1 will draw: prompt, seed and name, before any is drawn; those of `words` (`near_words`) come last."""
     config, concept = study.config.generate, study.config.concept
     vocabulary = load_vocabulary(concept.vocabulary)
     near = near_misses(model, concept, vocabulary, config.near_benign)
     prompts = feedback_prompts(concept, vocabulary, config.images, config.benign_share, study.config.seed, near)
+    prompts += [Prompt(word, word, purpose="word") for word in words]
     images = []
     for index, prompt in enumerate(prompts):
         seed = derive(study.config.seed, "generate", index)
@@ -116,13 +104,13 @@ def generate(model: Model, study: Workspace) -> Generated:
         return Generated.load(study)
     config = study.config.generate
     own = take_brought(study)
-    drawn = plan(model, study)
-    if own:
-        drawn = [image for image in drawn if image.purpose == "benign"]
-    images = [replace(image, index=index) for index, image in enumerate([*own, *drawn])]
     with study.stage("generate") as run, bar() as progress:
-        words = "Encoding pictures that were brought" if own else "Drawing pictures to judge"
-        task = progress.add_task(words, total=len(images), note="")
+        drawn = plan(model, study, () if own else words_to_judge(model, study, run, progress))
+        if own:
+            drawn = [image for image in drawn if image.purpose == "benign"]
+        images = [replace(image, index=index) for index, image in enumerate([*own, *drawn])]
+        doing = "Encoding pictures that were brought" if own else "Drawing pictures to judge"
+        task = progress.add_task(doing, total=len(images), note="")
         c_0 = encode_prompts(model, [""])
         starts = [*range(0, len(own), config.batch_size), *range(len(own), len(images), config.batch_size)]
         for start, end in zip(starts, [*starts[1:], len(images)], strict=True):
@@ -149,11 +137,33 @@ def generate(model: Model, study: Workspace) -> Generated:
         run.facts.update(
             images=len(images),
             concept_prompts=sum(image.purpose == "concept" for image in images),
+            **({"words": words} if (words := sum(image.purpose == "word" for image in images)) else {}),
             **({"brought": len(own)} if own else {}),
             model=model.name,
             model_hash=model.hash,
         )
     return Generated.load(study)
+
+
+def words_to_judge(model: Model, study: Workspace, run: StageRun, progress: Progress) -> list[str]:
+    """`near_words` under the study's settings; kept in the stage's folder, so that a resumed run draws the same ones."""
+    config, concept, file = study.config.generate, study.config.concept, run.path("words.json")
+    if not config.near_words or concept.kind == "style":
+        return []
+    if not file.exists():
+        vocabulary = load_vocabulary(concept.vocabulary)
+        task = progress.add_task("Looking for words near the concept", total=None, note="")
+        found = near_words(
+            model,
+            concept,
+            vocabulary,
+            config.near_words,
+            study.config.seed,
+            config.batch_size,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        write_json(file, found)
+    return list(read_json(file))
 
 
 def take_brought(study: Workspace) -> list[FeedbackImage]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hfi.diffusion.text import whole_words
 from hfi.perception.clip import Encoder
 from hfi.seeds import numpy_generator
 
@@ -20,12 +21,6 @@ NEAREST = 8  # pictures that must all be flagged
 RANK = 3.0  # among all words, the word's mean place for those pictures; 0 is the first
 SHORTEST = 3  # letters
 TEMPLATE = "a picture of a {}"
-
-
-def vocabulary_words(pieces: Sequence[str]) -> list[str]:
-    """The whole words of a CLIP tokenizer's vocabulary, sorted."""
-    whole = {piece.removesuffix("</w>") for piece in pieces if piece.endswith("</w>")}
-    return sorted(word for word in whole if word.isalpha() and len(word) >= SHORTEST)
 
 
 def words_of(texts: Tensor, pictures: Tensor, flagged: Tensor) -> list[tuple[int, float]]:
@@ -65,7 +60,7 @@ def read_words(
     """
     if not count and not kept:
         return [], []
-    words = vocabulary_words(list(encoder.tokenizer.get_vocab()))
+    words = whole_words(encoder.tokenizer, SHORTEST)
     texts, rewards = encoder.texts([TEMPLATE.format(word) for word in words]), torch.tensor(r)
     found = [words[number] for number, _ in words_of(texts, pictures, torch.tensor(flagged, dtype=torch.bool))[:count]]
     harmless = harmless_words_of(texts, pictures, rewards > rewards.mean())
