@@ -50,6 +50,7 @@ def look_changes(folder: Path, bench_folder: Path) -> dict[str, object]:
         "concept.vocabulary": str(bench_folder / "look" / "vocabulary.json"),
         "concept.prompts": str(bench_folder / "look" / "prompts.txt"),
         "generate.near_benign": 0,
+        "generate.near_words": 0,
         "reward.words": 0,
         "reward.kept_words": 0,
         "label.simulated_judge": f"look:{folder / 'judge-annotator'}",

@@ -17,6 +17,7 @@ from hfi.seeds import numpy_generator
 FEEDBACK_TEMPLATES = ("a {o} in the style of {s}", "{o} in the style of {s}", "{o}", "a picture of a {o}")
 WORD_TEMPLATES = ("{o} in the style of {s}", "a {o} in the style of {s}", "{o}")
 TAG_TEMPLATES = ("{o}", "{o} in the style of {s}")
+OWN_PROMPTS = 64  # of a file of prompts, so many say what is near to the concept
 PLAIN_TEMPLATES = ("{o}", "a {o}", "a picture of a {o}")  # for a vocabulary without styles
 
 
@@ -126,7 +127,9 @@ def preserved_objects(concept: Concept, vocabulary: Vocabulary) -> list[str]:
 
 
 def asked_for(concept: Concept, vocabulary: Vocabulary) -> list[str]:
-    """The listed members of a harm and its words: what its feedback prompts name."""
+    """What the feedback prompts of a harm name: its listed members and its words, or the first prompts of its own file."""
+    if concept.prompts is not None:
+        return list(dict.fromkeys(_prompt_lines(concept.prompts)))[:OWN_PROMPTS]
     return [*(name for name in members(concept, vocabulary) if name not in concept.unlisted), *concept_words(concept, vocabulary)]
 
 

@@ -256,6 +256,11 @@ def _drawn_tries(sets: dict[str, Rate], numbers: Numbers, config: StudyConfig) -
             "Under the tokens it is gone, under words it is not: what was forgotten does not carry over to the names. Add the prompts of "
             f"flagged pictures (erase.flagged_prompts, now {config.erase.flagged_prompts:g}; an option of this project, not of the paper)."
         )
+    if config.concept.kind == "harm" and not config.generate.near_words and {"implicit", "unlisted"} & set(sets):
+        tries.append(
+            "Let people also judge what the model's own words near the concept draw, so that words nobody thought of go too "
+            "(generate.near_words: 96; an option of this project)."
+        )
     tries.append(
         f"Erase harder: more steps (erase.steps, now {config.erase.steps}), a higher erase.learning_rate (now "
         f"{config.erase.learning_rate:g}), or a faster teacher (a lower erase.ema_decay, now {config.erase.ema_decay:g}). "
