@@ -71,8 +71,8 @@ def draw_pool(folder: Path, images: int, benign_share: float, steps: int) -> Poo
 def settings(images: int, benign_share: float, steps: int) -> StudyConfig:
     """The demo's settings with another number of pictures."""
     base = load_config(ROOT / "recipes" / "demo.yaml")
-    changes = {"name": "pool", "generate.images": images, "generate.benign_share": benign_share, "generate.steps": steps}
-    return with_overrides(base, changes)
+    drawn = {"images": images, "near_words": 0, "benign_share": benign_share, "steps": steps}
+    return with_overrides(base, {"name": "pool", **{f"generate.{name}": value for name, value in drawn.items()}})
 
 
 def rare(truth: ndarray, share: float, rng: numpy.random.Generator) -> ndarray:

@@ -58,7 +58,8 @@ def drawn() -> Workspace:
     from hfi import method
     from hfi.config import load_config, with_overrides
 
-    config = with_overrides(load_config(ROOT / "recipes" / "demo.yaml"), {"name": "weapon", "generate.images": 96})
+    changes = {"name": "weapon", "generate.images": 96, "generate.near_words": 0}
+    config = with_overrides(load_config(ROOT / "recipes" / "demo.yaml"), changes)
     study = Workspace.create(OUT / "study", config)
     method.run(study, until="label")
     return study

@@ -10,7 +10,7 @@ import pytest
 from driver import STAGES, run_hfi
 
 ROOT = Path(__file__).parents[2]
-SHORT = ["generate.images=48", "generate.steps=4", "reward.minimum_auc=0", "reward.steps=100", "reward.top_k=8",
+SHORT = ["generate.images=48", "generate.near_words=0", "generate.steps=4", "reward.minimum_auc=0", "reward.steps=100", "reward.top_k=8",
          "reward.clusters=2", "invert.steps=4", "erase.steps=4", "erase.replay_runs=4", "erase.sampling_steps=4", "evaluate.steps=4",
          "evaluate.prompts_per_set=8", "evaluate.retention_prompts=8", "evaluate.reinversions=1", "evaluate.reinversion_steps=2",
          "evaluate.bootstrap=50"]
