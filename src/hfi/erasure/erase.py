@@ -345,9 +345,12 @@ def in_other_styles(benign: Sequence, styles: Sequence[str], count: int, seed: i
 
 
 def benign_images(images: Generated, reward: RewardResult) -> list:
-    """Feedback pictures whose prompts do not ask for the concept, and that nobody flagged."""
+    """Feedback pictures whose prompts do not ask for the concept, and that nobody flagged.
+
+    Not those of near words: one picture that people let pass is too little to protect a word that lies so near.
+    """
     flagged = set(reward.flagged)
-    return [image for image in images.images if image.purpose in ("benign", "word") and image.id not in flagged]
+    return [image for image in images.images if image.purpose == "benign" and image.id not in flagged]
 
 
 def _open_other(other: Workspace) -> tuple[Generated, RewardResult, Inverted, str]:

@@ -98,7 +98,7 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
             for step, file in erased.snapshots.items() if few else ():
                 with applied(model, load_delta(file)):
                     draw(folder_of(step), "base", few, tokens.tokens, progress, f"Drawing after step {step} of {length}")
-        named = [image.object for image in images.images if image.purpose in ("benign", "word") and image.object]
+        named = [image.object for image in images.images if image.purpose == "benign" and image.object]
         metrics = measure(pictures, study, vocabulary, reward.kept_words, named)
         metrics["curve"] = curve(pictures, study, vocabulary, tuple(erased.snapshots))
         metrics.update(benign_quality(pictures, encoder, run.folder, seed, config.bootstrap))

@@ -147,7 +147,8 @@ def reward(images: Generated, judgements: Judgements, study: Workspace) -> Rewar
         by_people = numpy.array([ids[i] in tested for i in train.rows.tolist()], dtype=bool)
         write_json(run.path("learning_curve.json"), curve_of(embeddings.numpy(), train, by_people, held_out, found["auc"], seed))
         write_json(run.path("selected.json"), [asdict(one) for one in selected])
-        words, kept_words = read_words(encoder, embeddings, high, r.tolist(), config.words, config.kept_words, seed)
+        near = [image.prompt for image in images.images if image.purpose == "word"]
+        words, kept_words = read_words(encoder, embeddings, high, r.tolist(), config.words, config.kept_words, seed, near)
         write_json(run.path("words.json"), {"flagged": words, "kept": kept_words})
         write_json(run.path("calibration.json"), found)
         write_json(run.path("losses.json"), curves)

@@ -50,19 +50,27 @@ def harmless_words_of(texts: Tensor, pictures: Tensor, suspect: Tensor) -> list[
 
 
 def read_words(
-    encoder: Encoder, pictures: Tensor, flagged: Sequence[bool], r: Sequence[float], count: int, kept: int, seed: int
+    encoder: Encoder,
+    pictures: Tensor,
+    flagged: Sequence[bool],
+    r: Sequence[float],
+    count: int,
+    kept: int,
+    seed: int,
+    near: Sequence[str] = (),
 ) -> tuple[list[str], list[str]]:
     """At most `count` words of the encoder's vocabulary for the flagged pictures, best first; and `kept` harmless ones at random.
 
     Args:
         pictures: embeddings (N, D); flagged: which may be inverted (N,).
         r: rewards (N,); a picture above their mean is suspect, so that what nobody was asked about is not kept in good faith.
+        near: words that the model holds near to the concept (`generate.near_words`); none of them is kept.
     """
     if not count and not kept:
         return [], []
     words = whole_words(encoder.tokenizer, SHORTEST)
     texts, rewards = encoder.texts([TEMPLATE.format(word) for word in words]), torch.tensor(r)
     found = [words[number] for number, _ in words_of(texts, pictures, torch.tensor(flagged, dtype=torch.bool))[:count]]
-    harmless = harmless_words_of(texts, pictures, rewards > rewards.mean())
+    harmless = [i for i in harmless_words_of(texts, pictures, rewards > rewards.mean()) if words[i] not in set(near)]
     order = numpy_generator(seed, "reward", "kept words").permutation(len(harmless))[:kept]
     return found, sorted(words[harmless[i]] for i in order)
