@@ -410,6 +410,13 @@ def test_the_methods_sections_count_only_for_their_method():
     assert {"method", "concept", "words", "esd", "hardened"}.isdisjoint(Erase().decisive())
     assert Erase(method="esd").decisive() != Erase(method="esd", esd={"steps": 7}).decisive()
     assert Erase(concept="words").decisive() != Erase().decisive()
+    for method in ("negative_prompt", "sld", "uce", "esd", "ca"):  # SDD's steps do not matter to them
+        assert Erase(method=method).decisive() == Erase(method=method, steps=7, start="closed_form", preservation=2.0).decisive()
+    for method in ("negative_prompt", "sld"):
+        assert Erase(method=method).decisive() == Erase(method=method, flagged_prompts=0.5, benign_styles=2).decisive()
+        assert Erase(method=method).decisive() != Erase(method=method, concept="words").decisive()
+    assert Erase(method="uce").decisive() != Erase(method="uce", benign_styles=2).decisive()
+    assert Erase(method="sld").decisive() != Erase(method="sld", sld={"strength": "max"}).decisive()
     assert Erase(method="esd", esd={"steps": 250}).snapshot_steps() == (50, 100, 150, 200) and Erase(method="uce").snapshot_steps() == ()
 
 

@@ -100,6 +100,9 @@ class Hardened(Section):
     patience: Positive = Field(2, description="rounds in a row off the front of erasure and damage after which it stops")
 
 
+SDD_ALONE = ("start", "start_preservation", "finish", "finish_preservation", "trainable", "lora_rank", "lora_alpha")
+
+
 class Erase(Training):
     """Stage 6: driven by the soft tokens. Defaults: SDD (2023) on cross-attention, unless noted."""
 
@@ -177,8 +180,12 @@ class Erase(Training):
         return tuple(sorted({step for step in places if 0 < step < steps}))
 
     def decisive(self) -> dict:
-        """Other methods' sections do not count; SDD under tokens, the method of old, has the same data as before there was more."""
+        """What the method does not look at does not count; SDD under tokens has the same data as before there was more."""
         found = self.model_dump(mode="json", exclude={"esd", "ca", "uce", "sld", "hardened"} - {self.method})
+        if self.method in ("negative_prompt", "sld"):  # they steer away from names while sampling
+            found = {name: value for name, value in found.items() if name in {"method", "concept", "words", "also", self.method}}
+        elif self.method not in ("sdd", "hardened"):  # they have steps of their own, or none
+            found = {name: value for name, value in found.items() if name not in {*Training.model_fields, *SDD_ALONE}}
         defaults = {"method": "sdd", "concept": "tokens", "words": []}
         if self.finish == "steps":
             defaults |= {"finish": "steps", "finish_preservation": self.finish_preservation}
