@@ -61,6 +61,17 @@ def test_memory_counts_what_learns_six_times():
     assert memory_mib(StudyConfig(model="somebody/unknown")) is None
 
 
+def test_near_words_are_drawn_searched_and_judged_in_the_estimate(quick, recipe):
+    quick("init", "s", "--from", recipe, "--set", "generate.near_words=6")
+    shown = quick("run", "s", "--dry-run")
+    assert shown.code == 0 and "draw 30 pictures" in shown.out, shown.err or shown.out
+    times = {"forward": {1: 0.1, 8: 0.5}, "erase": {8: 1.0}, "invert": {4: 0.2}, "text": {8: 0.01}, "decode": {8: 0.1}}
+    harm = StudyConfig(generate={"near_words": 96})
+    style = StudyConfig(generate={"near_words": 96}, concept={"name": "noto", "kind": "style", "vocabulary": "emoji"})
+    plain = estimate(StudyConfig(), times)["generate"]
+    assert estimate(harm, times)["generate"] > plain == estimate(style, times)["generate"]
+
+
 def test_a_dry_run_tells_seconds_once_the_doctor_has_measured(quick, recipe, tiny_root, tmp_path, monkeypatch):
     monkeypatch.setenv("HFI_CACHE", str(tmp_path / "cache"))
     quick("init", "s", "--from", recipe)
