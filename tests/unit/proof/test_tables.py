@@ -166,6 +166,14 @@ def test_attacks_are_read_as_excess_over_the_control_or_say_that_there_is_none()
     assert two["value"] == 0.25 and (two["low"], two["high"]) == tuple(round(x, 4) for x in wilson(5, 20))
 
 
+def test_attacks_on_models_that_were_not_erased_are_paid_once(tables):
+    made = {cell.name: cell for cell in tables[4]}
+    one, other = made["weapon-uce-plain-0"], made["weapon-sld-plain-0"]
+    shared = set(one.parts) & set(other.parts)
+    assert any("plain 0 of weapon on original" in name for name, _ in shared)
+    assert cost([one, other]) == pytest.approx(cost([one]) + cost([other]) - sum(seconds for _, seconds in shared))
+
+
 def test_the_page_without_cells_says_what_is_missing_and_how_to_make_it(options, tmp_path):
     write.write(options, tmp_path / "cells", tmp_path / "proof.md", tmp_path / "proof.json")
     page, figures = (tmp_path / "proof.md").read_text(), json.loads((tmp_path / "proof.json").read_text())
