@@ -25,7 +25,7 @@ NOTES = (
 TOPIC = "alcohol"
 UNSEEN = ("wine glass", "cocktail glass")
 SETS = ("explicit", "implicit", "unlisted", "other")
-MORE = {"label.overlap": 3, "reward.minimum_auc": 0.0}  # three answers a picture: 1152 labels; a poor reward is a result here
+MORE = {"label.overlap": 3, "reward.minimum_auc": 0.0}  # three answers a picture: 1440 labels; a poor reward is a result here
 ROWS = {  # name -> (what varies, its value, settings, what is done to the judgements, in the subset)
     **{f"labels-{n}": ("labels", n, MORE, {"labels": n}, n in (30, 300)) for n in (10, 30, 100, 300, 1000)},
     **{f"error-{e:g}": ("annotator error", e, {**MORE, "label.error_rate": e}, {}, e == 0.3) for e in (0.0, 0.1, 0.2, 0.3)},
@@ -56,7 +56,7 @@ def judged(bench: Bench, row: str) -> dict:
         study = prepared(bench, TOPIC, changes, judging)
     except HFIError as error:
         return {"refused": error.problem}
-    delta, about = erased(bench, study, arm_changes(TOPIC, "tokens", "sdd"))
+    delta, about = erased(bench, study, arm_changes(TOPIC, "prompts", "sdd"))
     auc = (_reward(study).metrics.get("auc") or {}).get("value")
     return {**scoring.look(bench, study, SETS, delta), "cost": about, "held_out_auc": auc}
 
@@ -69,7 +69,7 @@ def _reward(study):
 
 def cells(options) -> list[Cell]:
     """One cell a row, and the original model's."""
-    drawn, erase = scoring.seconds(SETS), arm_changes(TOPIC, "tokens", "sdd")
+    drawn, erase = scoring.seconds(SETS), arm_changes(TOPIC, "prompts", "sdd")
     found = [Cell(NUMBER, "original", original, {}, drawn, (study_part(TOPIC),), True, depends=[depends(TOPIC), scoring.COUNTS])]
     for name, (_, _, changes, judging, subset) in ROWS.items():
         study = study_part(TOPIC, changes, judging)

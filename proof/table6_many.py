@@ -12,9 +12,9 @@ NUMBER = 6
 TITLE = "Ten concepts at once"
 EXPECTED = "Mean concept rate at most 0.05 and retention at least 0.90; trained together no worse than composed."
 NOTES = (
-    "Six harms and four styles, told by HFI's tokens. Composed: each erased alone, the deltas added. Together: one run over the tokens "
-    "of all ten. "
-    "Retention is over objects that are in no harm, in styles that are not erased.",
+    "Six harms and four styles, told by HFI's tokens and the prompts of flagged pictures, as in the recipes. Composed: each erased alone, "
+    "the deltas added. Together: one run over the tokens and prompts of all ten. Retention is over objects that are in no harm, in styles "
+    "that are not erased.",
 )
 TOPICS = (*HARMS, *MORE_HARMS, *STYLES)
 METHODS = ("uce", "sdd")
@@ -61,9 +61,9 @@ def erased_at_once(bench: Bench, method: str, way: str) -> dict:
     first = studies[TOPICS[0]]
     if way == "together":
         others = [str(studies[topic].root) for topic in TOPICS[1:]]
-        delta, about = erased(bench, first, {**arm_changes(TOPICS[0], "tokens", method), "erase.also": others})
+        delta, about = erased(bench, first, {**arm_changes(TOPICS[0], "prompts", method), "erase.also": others})
     else:
-        made = [erased(bench, studies[topic], arm_changes(topic, "tokens", method)) for topic in TOPICS]
+        made = [erased(bench, studies[topic], arm_changes(topic, "prompts", method)) for topic in TOPICS]
         delta = first.path("erasures", f"composed-{method}.safetensors")
         model = bench.model(first.config)
         save_delta(delta, compose([load_delta(file, model) for file, _ in made]), model, "ten concepts")
@@ -78,7 +78,7 @@ def cells(options) -> list[Cell]:
     every = [depends(topic) for topic in TOPICS]
     found = [Cell(NUMBER, "original", original, {}, drawn, studies, True, depends=[every, COUNTS])]
     for method in METHODS:
-        changes = {topic: arm_changes(topic, "tokens", method) for topic in TOPICS}
+        changes = {topic: arm_changes(topic, "prompts", method) for topic in TOPICS}
         for way in WAYS:
             alone = [erasure_part(topic, changes[topic], study_part(topic)[0]) for topic in TOPICS]
             parts = alone if way == "composed" else [("erasure of ten together", erasure_part(TOPICS[0], changes[TOPICS[0]])[1])]

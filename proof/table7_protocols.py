@@ -17,11 +17,10 @@ EXPECTED = (
     "at least 0.9 is kept. Nothing was expected of other languages; their rows are shown."
 )
 NOTES = (
-    "UnlearnCanvas (arXiv 2402.11846): a grid of 9 styles x 20 objects, one picture each, drawn again for every erased target. UA = 1 - "
-    "accuracy on "
-    "the target, IRA and CRA = accuracy in the rest of its domain and in the other; means over targets with intervals over targets, and "
-    "the same of "
-    "the unerased model. CMMD is on the pictures that were not asked for with the target.",
+    "Told by HFI's tokens and the prompts of flagged pictures, as in the recipes. UnlearnCanvas (arXiv 2402.11846): a grid of 9 styles x "
+    "20 objects, one picture each, drawn again for every erased target. UA = 1 - accuracy on the target, IRA and CRA = accuracy in the "
+    "rest of its domain and in the other; means over targets with intervals over targets, and the same of the unerased model. CMMD is on "
+    "the pictures that were not asked for with the target.",
     "HUB (arXiv 2410.05664): pinpoint-ness, multilingual prompts, selective alignment. Most words of other languages are unknown to "
     "this text "
     "encoder (`known words`): a low rate there is no erasure.",
@@ -101,7 +100,7 @@ def target(bench: Bench, target: str, method: str) -> dict:
     from hfi.evaluation.quality import cmmd
 
     study = prepared(bench, target)
-    delta, about = erased(bench, study, arm_changes(target, "tokens", method))
+    delta, about = erased(bench, study, arm_changes(target, "prompts", method))
     seen, after = _drawn(bench, study, delta)
     if "grid" not in bench.loaded:
         bench.loaded["grid"] = _drawn(bench, study)[1]
@@ -116,7 +115,7 @@ def hub(bench: Bench, topic: str, method: str) -> dict:
     from hfi.perception.clip import load_encoder
 
     study = prepared(bench, topic)
-    delta, _ = erased(bench, study, arm_changes(topic, "tokens", method))
+    delta, _ = erased(bench, study, arm_changes(topic, "prompts", method))
     concept, seed, model = study.config.concept, study.config.seed, bench.model(study.config)
     vocabulary = load_vocabulary(concept.vocabulary)
     near = protocols.pinpoint_words(concept, vocabulary, load_encoder(study.config.reward.encoder, bench.device).texts, NEAREST)
@@ -150,7 +149,7 @@ def cells(options) -> list[Cell]:
     found = [Cell(NUMBER, "unerased", unerased, {}, drawn, (study_part(first),), True, depends=[depends(first)["sampling"], OBJECTS])]
     for topic in (*vocabulary_of().styles, *OBJECTS):
         for method in METHODS:
-            changes = arm_changes(topic, "tokens", method)
+            changes = arm_changes(topic, "prompts", method)
             parts = (study_part(topic), erasure_part(topic, changes, study_part(topic)[0]))
             subset = method == "uce" and topic in (*SUBSET[0], *SUBSET[1])
             needs = [depends(topic, {}, changes), OBJECTS]
@@ -158,7 +157,7 @@ def cells(options) -> list[Cell]:
             found.append(Cell(NUMBER, name, target, {"target": topic, "method": method}, drawn, parts, subset, depends=needs))
     pictures = 2 * (WORDS + REST + EACH_LANGUAGE * len(LANGUAGES)) * PICTURE
     for topic in HUB_TOPICS:
-        changes = arm_changes(topic, "tokens", "sdd")
+        changes = arm_changes(topic, "prompts", "sdd")
         parts = (study_part(topic), erasure_part(topic, changes, study_part(topic)[0]))
         needs = [depends(topic, {}, changes), WORDS, EACH_LANGUAGE, REST, NEAREST]
         arguments = {"topic": topic, "method": "sdd"}
