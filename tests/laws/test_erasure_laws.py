@@ -12,7 +12,7 @@ import torch
 
 import tiny
 from hfi.config import Erase, parse_config
-from hfi.diffusion.text import encode_prompts
+from hfi.diffusion.text import encode_prompts, last_states
 from hfi.erasure import erase as erase_stage
 from hfi.erasure.closed_form import closed_form
 from hfi.erasure.conditions import Flagged, build_conditions, in_context
@@ -328,6 +328,8 @@ def test_targets_are_the_empty_prompt_unless_the_prompt_says_more_than_the_conce
     assert conditions.texts == ("<ink>", "a cat in the style of ink", "ink", "a cat in the style of <ink>")
     assert conditions.tokens == 1
     assert torch.equal(conditions.target, encode_prompts(tiny_model, ["", "a cat", "", "a cat"]))
+    # UCE edits the states of last words: here that is the style, which is to be read as nothing and not as the cat
+    assert torch.equal(conditions.reading_end, last_states(tiny_model, [""] * 4))
 
 
 def test_a_harms_style_stays_in_the_reading_and_comes_with_each_token(tiny_model):
@@ -339,6 +341,7 @@ def test_a_harms_style_stays_in_the_reading_and_comes_with_each_token(tiny_model
     assert torch.equal(conditions.target, encode_prompts(tiny_model, [""] * 8))
     rest = "in the style of noto"
     assert torch.equal(conditions.reading, encode_prompts(tiny_model, ["", "", rest, rest, rest, "", rest, ""]))
+    assert torch.equal(conditions.reading_end, last_states(tiny_model, ["", "", rest, rest, rest, "", rest, ""]))
 
 
 def test_the_closed_form_reads_the_concept_as_its_target_and_the_rest_as_ever():

@@ -114,18 +114,22 @@ def build_conditions(
     """
     names = list(words) or list(tokens)
     instead = {template: template.format(anchor) if anchor else "" for template in templates}
-    alone = [(template.format(name), instead[template], instead[template]) for name in names for template in templates]
+    # (c_s, target, reading, text whose last word the last word of c_s is to be read as)
+    alone = [(template.format(name), *[instead[template]] * 3) for name in names for template in templates]
     more = []
     if flagged_share > 0:
-        more = [(one.prompt, one.without if one.kind == "style" else "", one.without) for one in flagged]
         rest = [one for one in flagged if one.without]
-        more += [(one.of_token(names[i % len(names)]), one.without, one.without) for i, one in enumerate(rest) if one.kind == "style"]
+        # the last word of a styled prompt is the style: it is to be read as nothing, not as the object that is left
+        read = {one: (one.without, one.without, "") if one.kind == "style" else ("", one.without, one.without) for one in flagged}
+        more = [(one.prompt, *read[one]) for one in flagged]
+        styled = [(i, one) for i, one in enumerate(rest) if one.kind == "style"]
+        more += [(one.of_token(names[i % len(names)]), *read[one]) for i, one in styled]
         harms = [one for one in sorted(rest, key=lambda one: one.without) if one.kind == "harm"]
-        alone += dict.fromkeys((one.of_token(name), "", one.without) for name in names for one in harms)
+        alone += dict.fromkeys((one.of_token(name), "", one.without, one.without) for name in names for one in harms)
     alone += in_context(model, alone, context_variants, seed, "tokens")
     more += in_context(model, more, context_variants, seed, "flagged")
-    texts, targets, readings = zip(*alone, *more, strict=True)
+    texts, targets, readings, ends = zip(*alone, *more, strict=True)
     c, target, reading = encode_prompts(model, texts, tokens), encode_prompts(model, targets), encode_prompts(model, readings)
-    ends = last_states(model, texts, tokens), last_states(model, readings)
+    ends = last_states(model, texts, tokens), last_states(model, ends)
     together = encode_prompts(model, listed(model, names, tokens), tokens)
     return Conditions(texts, c, target, reading, len(alone), flagged_share, *ends, together)
