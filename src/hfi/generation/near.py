@@ -19,6 +19,7 @@ from hfi.diffusion.text import encode_prompts, text_embeddings, whole_words
 from hfi.seeds import generator
 
 STATES, LEVEL = 4, 0.9  # noise, and the share of T at which it is read: there a prediction is the rough shape of what will be drawn
+TOGETHER = 256  # texts encoded at once: a CLIP tokenizer has tens of thousands of words
 SCANNED = 1500  # words at most that the model is asked about; of a larger vocabulary those nearest by the text encoder
 
 
@@ -35,7 +36,8 @@ def near_misses(model: Model, concept: Concept, vocabulary: Vocabulary, count: i
 
 def nearest_names(model: Model, asked: list[str], names: list[str], count: int) -> list[str]:
     """The `count` names nearest to any of those asked for, by the text encoder."""
-    left, right = text_embeddings(model, names), text_embeddings(model, asked)
+    parts = [text_embeddings(model, names[start : start + TOGETHER]) for start in range(0, len(names), TOGETHER)]
+    left, right = torch.cat(parts), text_embeddings(model, asked)
     right, left = (normalize(one - left.mean(0), dim=1) for one in (right, left))
     order = torch.argsort((left @ right.T).amax(1), descending=True, stable=True)
     return [names[i] for i in order[:count].tolist()]
