@@ -20,7 +20,9 @@ NOTES = (
     "Told by HFI's tokens and the prompts of flagged pictures, as in the recipes. UnlearnCanvas (arXiv 2402.11846): a grid of 9 styles x "
     "20 objects, one picture each, drawn again for every erased target. UA = 1 - accuracy on the target, IRA and CRA = accuracy in the "
     "rest of its domain and in the other; means over targets with intervals over targets, and the same of the unerased model. CMMD is on "
-    "the pictures that were not asked for with the target.",
+    "the pictures that were not asked for with the target. `uce` edits the state of a prompt's last word, as its public code does; `uce, "
+    "all states` (ours) edits all states of a prompt, for a style is told by what follows its name, too, and keeps benign prompts ten "
+    "times as much where a style is erased: chosen on weapon and fluent-ink, by the annotator judge.",
     "HUB (arXiv 2410.05664): pinpoint-ness, multilingual prompts, selective alignment. Most words of other languages are unknown to "
     "this text "
     "encoder (`known words`): a low rate there is no erasure.",
@@ -47,7 +49,8 @@ OBJECTS = (
     "key",
     "crown",
 )
-METHODS = ("uce", "sdd")
+METHODS = {"uce": "uce", "uce, all states": "uce", "sdd": "sdd"}  # title -> method
+ALL_STATES, PRESERVE_SCALE = "uce, all states", {"style": 10.0, "harm": 1.0}  # chosen on fluent-ink and weapon, by the annotator judge
 SUBSET = (("fxemoji", "fluent-ink"), OBJECTS[:4])
 HUB_TOPICS = ("weapon", "fluent-ink")
 WORDS, EACH_LANGUAGE, REST, NEAREST = 60, 16, 40, 30
@@ -95,12 +98,18 @@ def unerased(bench: Bench) -> dict:
     return _marks(_drawn(bench, prepared(bench, SUBSET[0][0]))[0])
 
 
+def changes_of(topic: str, eraser: str) -> dict:
+    """Settings of one eraser of METHODS, told by tokens and the prompts of flagged pictures."""
+    more = {"erase.uce.states": "all", "erase.uce.preserve_scale": PRESERVE_SCALE[kind_of(topic)]} if eraser == ALL_STATES else {}
+    return {**arm_changes(topic, "prompts", METHODS[eraser]), **more}
+
+
 def target(bench: Bench, target: str, method: str) -> dict:
     """The grid without one target, and how far the rest of it moved."""
     from hfi.evaluation.quality import cmmd
 
     study = prepared(bench, target)
-    delta, about = erased(bench, study, arm_changes(target, "prompts", method))
+    delta, about = erased(bench, study, changes_of(target, method))
     seen, after = _drawn(bench, study, delta)
     if "grid" not in bench.loaded:
         bench.loaded["grid"] = _drawn(bench, study)[1]
@@ -149,11 +158,11 @@ def cells(options) -> list[Cell]:
     found = [Cell(NUMBER, "unerased", unerased, {}, drawn, (study_part(first),), True, depends=[depends(first)["sampling"], OBJECTS])]
     for topic in (*vocabulary_of().styles, *OBJECTS):
         for method in METHODS:
-            changes = arm_changes(topic, "prompts", method)
+            changes = changes_of(topic, method)
             parts = (study_part(topic), erasure_part(topic, changes, study_part(topic)[0]))
-            subset = method == "uce" and topic in (*SUBSET[0], *SUBSET[1])
+            subset = METHODS[method] == "uce" and topic in (*SUBSET[0], *SUBSET[1])
             needs = [depends(topic, {}, changes), OBJECTS]
-            name = f"{topic.replace(' ', '-')}-{method}"
+            name = _name(topic, method)
             found.append(Cell(NUMBER, name, target, {"target": topic, "method": method}, drawn, parts, subset, depends=needs))
     pictures = 2 * (WORDS + REST + EACH_LANGUAGE * len(LANGUAGES)) * PICTURE
     for topic in HUB_TOPICS:
@@ -165,6 +174,10 @@ def cells(options) -> list[Cell]:
     return found
 
 
+def _name(topic: str, eraser: str) -> str:
+    return f"{topic.replace(' ', '-')}-{eraser.replace(', ', '-').replace(' ', '-')}"
+
+
 def figures(found: Mapping[str, dict]) -> dict:
     """UnlearnCanvas by domain and method beside the unerased model; HUB by topic."""
     canvas, plain = [], found.get("unerased")
@@ -172,7 +185,7 @@ def figures(found: Mapping[str, dict]) -> dict:
         made = {
             ("style" if kind_of(topic) == "style" else "object", topic): cell
             for topic in (*vocabulary_of().styles, *OBJECTS)
-            if (cell := found.get(f"{topic.replace(' ', '-')}-{method}"))
+            if (cell := found.get(_name(topic, method)))
         }
         if made:
             canvas += _canvas(method, made, plain)
