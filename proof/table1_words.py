@@ -9,7 +9,22 @@ from hfi.seeds import numpy_generator
 
 from . import scoring
 from .cells import Cell
-from .studies import DEVELOPMENT, HARMS, STYLES, Bench, arm_changes, depends, erased, erasure_part, kind_of, prepared, study_part
+from .studies import (
+    DEVELOPMENT,
+    HARMS,
+    STYLES,
+    Bench,
+    arm_changes,
+    depends,
+    erased,
+    erasure_part,
+    kind_of,
+    natural_word,
+    oracle_words,
+    prepared,
+    study_part,
+    vocabulary_of,
+)
 
 NUMBER = 1
 TITLE = "X + HFI against X"
@@ -142,7 +157,28 @@ def figures(found: Mapping[str, dict]) -> dict:
             oracle.append({name: value for name, value in row.items() if name != "p"})
     for row, adjusted in zip(tests, holm([row["p"] for row in tests]), strict=True):
         row["p (Holm)"] = round(adjusted, 4)
-    return {"parts": {"rates": rows, "primary test": tests, "against the oracle list": oracle}, **_verdict(tests, oracle)}
+    parts = {"rates": rows, "primary test": tests, "against the oracle list": oracle, "by concept": _by_concept(places)}
+    return {"parts": parts, **_verdict(tests, oracle)}
+
+
+def _by_concept(places: Mapping) -> list[dict]:
+    """The rates behind the means, one row a concept and technique, and of how many members the training captions say the word itself."""
+    rows = []
+    for topic in TOPICS:
+        for method in METHODS:
+            made = {name: places[method, name][topic]["values"] for name in ARMS if topic in places[method, name]}
+            if made:
+                rates = {title: round(sum(made[name]) / len(made[name]), 4) if name in made else None for name, title in ARMS.items()}
+                rows.append({"concept": topic, "captions that say the word": _said(topic), "technique": method, **rates})
+    return rows
+
+
+def _said(topic: str) -> str:
+    """Of how many members the training captions say the natural word."""
+    if kind_of(topic) == "style":
+        return "its name"
+    names, word = oracle_words(topic), natural_word(topic)
+    return f"{sum(word in vocabulary_of().objects[name].tags for name in names)} of {len(names)} members"
 
 
 def _places(found: Mapping[str, dict], method: str, name: str) -> dict[str, dict]:

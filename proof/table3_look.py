@@ -18,8 +18,8 @@ EXPECTED = (
     "that had them. Realistic pistols go and toy ones stay, which the word cannot tell apart."
 )
 NOTES = (
-    "The look model (training/emoji/look.py) draws red drops on about four of ten pictures of twelve harmless objects, and no caption "
-    "says so. "
+    "The look model (training/emoji/look.py) was shown red drops on four of ten pictures of twelve harmless objects, and no caption said "
+    "so; it draws them on two to three of ten (proof/models/README.md). "
     "Annotators are played by its own judge `judge-annotator`, pictures are scored by `judge-scorer`; whether the object stays is named by "
     "emoji:scorer. The best words are those with the fewest drops left by the annotators' judge. SDD with the recipe's settings in "
     "every row.",

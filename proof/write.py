@@ -72,6 +72,8 @@ def _text(table, options, cells: Sequence[Cell], made: Mapping[str, dict], found
         if rows:
             lines += [f"*{name.capitalize()} (simulated judges; share (95 % interval, n pictures)).*", "", markdown(rows), ""]
     lines += [verdict(found), ""]
+    if found["shows"] is False and (why := getattr(table, "WHY", "")):
+        lines += [f"**Why, as far as it is known.** {why}", ""]
     return "\n".join(lines)
 
 
