@@ -118,12 +118,11 @@ def arm_changes(topic: str, arm: str, method: str) -> dict[str, object]:
     word: one natural word; oracle: all member names; tokens: soft tokens alone; prompts: tokens and the prompts of flagged pictures.
     """
     config = study_config(topic)
-    told = {
-        "word": {"erase.concept": "words", "erase.words": [natural_word(topic)], "erase.flagged_prompts": 0.0},
-        "oracle": {"erase.concept": "words", "erase.words": oracle_words(topic), "erase.flagged_prompts": 0.0},
-        "tokens": {"erase.concept": "tokens", "erase.flagged_prompts": 0.0},
-        "prompts": {"erase.concept": "tokens", "erase.flagged_prompts": config.erase.flagged_prompts},
-    }[arm]
+    if arm in ("word", "oracle"):
+        words = [natural_word(topic)] if arm == "word" else oracle_words(topic)
+        told = {"erase.concept": "words", "erase.words": words, "erase.flagged_prompts": 0.0}
+    else:
+        told = {"erase.concept": "tokens", "erase.flagged_prompts": {"tokens": 0.0, "prompts": config.erase.flagged_prompts}[arm]}
     plain = config.erase.model_dump(mode="json")
     tuned = {f"erase.esd.{name}": plain[name] for name in TRAINING} if method == "esd" else {}
     return {"erase.method": method, "erase.snapshots": 0, "erase.save_pipeline": False, **told, **tuned}

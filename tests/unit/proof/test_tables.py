@@ -48,6 +48,15 @@ def test_the_look_is_looked_for_where_training_drew_it():
     assert look.OBJECTS == table3_look.OBJECTS and look.DROPS == table3_look.DROPS
 
 
+def test_the_models_that_come_with_the_proof_are_planned_with():
+    """From any folder: the control under every attack, the look under its tokens and under words."""
+    every = write.tables(parse(["--control", str(ROOT / "proof/models/control"), "--look", str(ROOT / "proof/models/look")]))
+    assert {"look-original", "look-tokens", "look-blood", "pistols-tokens"} <= {cell.name for cell in every[3]}
+    assert any(cell.arguments.get("control") for cell in every[4])
+    subset = {str(cell.path()): cell for cells in every.values() for cell in cells if cell.subset}
+    assert cost(list(subset.values())) <= 150 * 60
+
+
 def test_names_and_keys_tell_cells_apart(tables):
     for number, cells in tables.items():
         assert len({cell.name for cell in cells}) == len({cell.key for cell in cells}) == len(cells), number
@@ -121,6 +130,8 @@ def test_rates_are_read_where_retention_falls_under_the_level():
     original, cell = made_up(10, {"0.5": (6, 10), "1": (2, 10)})
     place = table1_words.at_level(original, cell)
     assert not place["reached"] and place["strength"] == 1.0 and sum(place["values"]) == 2
+    (row,) = table1_words.figures({"alcohol-original": original, "alcohol-uce-word": cell})["parts"]["by concept"]
+    assert row["one word"] == 0.2 and row["HFI"] is None and row["captions that say the word"] == "6 of 9 members"
 
 
 def test_the_primary_test_leaves_out_development_concepts_and_needs_the_same_prompts():
