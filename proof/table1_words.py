@@ -133,7 +133,7 @@ def at_level(before: dict, cell: dict, level: float = LEVEL) -> dict:
 
 def figures(found: Mapping[str, dict]) -> dict:
     """Rows technique x arm over the topics that have it, and the primary test of each technique."""
-    rows, tests, oracle, places = [], [], [], {}
+    rows, tests, oracle, further, places = [], [], [], [], {}
     for method in METHODS:
         for name, title in ARMS.items():
             places[method, name] = by_topic = _places(found, method, name)
@@ -155,9 +155,13 @@ def figures(found: Mapping[str, dict]) -> dict:
             tests.append({**row, "p": round(row["p"], 4)})
         if row := _compared(found, places, method, "oracle"):
             oracle.append({name: value for name, value in row.items() if name != "p"})
+        both = [_compared(found, places, method, arm, "prompts") or {} for arm in ("oracle", "word")]
+        if any(both):  # the oracle list is of harms alone: the count of concepts is the word's
+            further.append({name: value for name, value in {**both[0], **both[1]}.items() if name != "p"})
     for row, adjusted in zip(tests, holm([row["p"] for row in tests]), strict=True):
         row["p (Holm)"] = round(adjusted, 4)
-    parts = {"rates": rows, "primary test": tests, "against the oracle list": oracle, "by concept": _by_concept(places)}
+    parts = {"rates": rows, "primary test": tests, "against the oracle list": oracle}
+    parts |= {"with the prompts of flagged pictures (ours)": further, "by concept": _by_concept(places)}
     return {"parts": parts, **_verdict(tests, oracle)}
 
 
@@ -190,23 +194,24 @@ def _places(found: Mapping[str, dict], method: str, name: str) -> dict[str, dict
     return made
 
 
-def _compared(found: Mapping[str, dict], places: Mapping, method: str, arm: str) -> dict | None:
-    """HFI minus one arm, paired over prompts and seeds, over the concepts that chose nothing; None where no concept has both."""
-    theirs, ours = places[method, arm], places[method, "hfi"]
+def _compared(found: Mapping[str, dict], places: Mapping, method: str, arm: str, told: str = "hfi") -> dict | None:
+    """HFI (or the arm `told`) minus one arm, paired over prompts and seeds, over the concepts that chose nothing; None where none has."""
+    theirs, ours = places[method, arm], places.get((method, told), {})
     topics = [topic for topic in theirs if topic in ours and topic not in DEVELOPMENT]
     groups = []
     for topic in topics:
-        _same_prompts(found, topic, method, arm)
+        _same_prompts(found, topic, method, arm, told)
         change = [b - a for a, b in zip(theirs[topic]["values"], ours[topic]["values"], strict=True)]
         groups.append((change, range(len(change))))
     if not groups:
         return None
     change, p = two_level_mean(groups, numpy_generator(0, "proof", "test", method, arm))
-    return {"technique": method, "concepts": len(topics), f"HFI minus {ARMS[arm]}": change.plain(), "p": p}
+    what = "HFI" if told == "hfi" else "HFI + prompts"
+    return {"technique": method, "concepts": len(topics), f"{what} minus {ARMS[arm]}": change.plain(), "p": p}
 
 
-def _same_prompts(found: Mapping[str, dict], topic: str, method: str, arm: str) -> None:
-    one, two = (found[f"{slug(topic)}-{method}-{name}"]["strengths"] for name in (arm, "hfi"))
+def _same_prompts(found: Mapping[str, dict], topic: str, method: str, arm: str, told: str) -> None:
+    one, two = (found[f"{slug(topic)}-{method}-{name}"]["strengths"] for name in (arm, told))
     if any(one[s]["asked"] != two[s]["asked"] for s in one):
         raise AssertionError(f"{topic}, {method}: the two cells were not drawn on the same prompts")
 
