@@ -95,6 +95,7 @@ class Hardened(Section):
     attack_steps: Positive = Field(200, description="steps of each re-inversion and of each prompt embedding")
     embeddings: Positive = Field(2, description="free prompt embeddings learned against the model, each round")
     embedding_learning_rate: float = Field(1e-2, gt=0, description="Adam on the prompt embedding")
+    found_share: Share = Field(0.5, description="share of c_s taken from what the attacks of all rounds found")
     pictures: Positive = Field(60, description="pictures a set by which each round is judged")
     judge: str = Field("", description="the judge of the rounds; empty: label.simulated_judge; never evaluate.judge, which scores")
     patience: Positive = Field(2, description="rounds in a row off the front of erasure and damage after which it stops")

@@ -26,10 +26,11 @@ from hfi.seeds import numpy_generator
 
 @dataclass(frozen=True)
 class Conditions:
-    """c_s by number: first every (token, template), then those that come from flagged prompts.
+    """c_s by number: first every (token, template), then those that come from flagged prompts, then those that attacks found.
 
     c, target, reading: (n, L, D); tokens: how many of them are built from soft tokens alone; flagged_share: chance of the rest.
     end, reading_end: the text states of the last words of c and reading (n, D).
+    found, found_share: how many of them attacks found (hardened.py), and the chance of those.
     together: all names in a list, in as few prompts as hold them (k, L, D): what an inference-time eraser steers away from.
     """
 
@@ -42,21 +43,26 @@ class Conditions:
     end: Tensor
     reading_end: Tensor
     together: Tensor
+    found: int = 0
+    found_share: float = 0.0
 
-    def joined_by(self, found: Tensor) -> Conditions:
-        """With conditions (m, L, D) that attacks found among those of the tokens, to be drawn as the empty prompt is."""
-        like, n = found.to(self.c), self.tokens
+    def joined_by(self, found: Tensor, share: float) -> Conditions:
+        """With conditions (m, L, D) that attacks found, to be drawn as the empty prompt is: that share of c_s is taken from them."""
+        like = found.to(self.c)
         empty = self.target[:1].expand_as(like)
         parts = {"c": like, "target": empty, "reading": empty, "end": like[:, -1], "reading_end": empty[:, -1]}
-        more = {name: torch.cat([(old := getattr(self, name))[:n], new, old[n:]]) for name, new in parts.items()}
-        texts = (*self.texts[:n], *("(found by an attack)",) * len(like), *self.texts[n:])
-        return replace(self, texts=texts, tokens=n + len(like), **more)
+        more = {name: torch.cat([getattr(self, name), new]) for name, new in parts.items()}
+        texts = (*self.texts, *("(found by an attack)",) * len(like))
+        return replace(self, texts=texts, found=self.found + len(like), found_share=share, **more)
 
     def draw(self, count: int, rng: numpy.random.Generator) -> Tensor:
         """Numbers (count,) of the conditions for a batch."""
-        flagged = len(self.texts) - self.tokens
+        flagged = len(self.texts) - self.tokens - self.found
         from_flagged = rng.random(count) < (self.flagged_share if flagged else 0.0)
         chosen = numpy.where(from_flagged, self.tokens + rng.integers(max(flagged, 1), size=count), rng.integers(self.tokens, size=count))
+        if self.found:
+            from_found = rng.random(count) < self.found_share
+            chosen = numpy.where(from_found, self.tokens + flagged + rng.integers(self.found, size=count), chosen)
         return torch.from_numpy(chosen)
 
 
