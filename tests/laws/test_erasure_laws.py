@@ -321,6 +321,19 @@ def test_erasing_several_concepts_draws_from_all_of_them(parts):
     assert conditions.texts[:4] == ("<a>", "a <a>", "<b>", "a <b>")
 
 
+def test_what_attacks_found_has_a_share_of_its_own_however_many_conditions_there_are(tiny_model):
+    tokens = {f"<{name}>": torch.randn(1, 16) for name in "abcdefghij"}
+    conditions = build_conditions(tiny_model, tokens, ("{}", "a {}", "the {}"), [Flagged("a knife")] * 20, 0.6)
+    found = torch.randn(2, *conditions.c.shape[1:])
+    joined = conditions.joined_by(found[:1], 0.5).joined_by(found[1:], 0.5)
+    assert torch.equal(joined.c[-2:], found) and joined.found == 2 and joined.tokens == conditions.tokens
+    assert torch.equal(joined.target[-2:], conditions.target[:1].expand_as(found))  # to be drawn as nothing
+    drawn = joined.draw(4000, numpy.random.default_rng(1))
+    shares = [(drawn >= 50).float().mean(), ((drawn >= 30) & (drawn < 50)).float().mean()]
+    assert shares == pytest.approx([0.5, 0.3], abs=0.03)  # found; flagged, of what is left
+    assert torch.equal(conditions.draw(9, numpy.random.default_rng(1)), joined.joined_by(found, 0.0).draw(9, numpy.random.default_rng(1)))
+
+
 def test_targets_are_the_empty_prompt_unless_the_prompt_says_more_than_the_concept(tiny_model):
     tokens = {"<ink>": torch.randn(1, 16)}
     flagged = [Flagged("a cat in the style of ink", "a cat", "style"), Flagged("ink", kind="style")]

@@ -1,7 +1,7 @@
 """Hardened SDD (ours, after STEREO, arXiv 2408.16807, and R.A.C.E., arXiv 2405.16341): what attacks bring back is trained away, in rounds.
 
-The first round is SDD (sdd.py). Each further round attacks the model as it is, adds what the attacks found to the conditions c_s, of which they
-are a share of their own, and goes on training with a term that keeps the original predictions on benign prompts.
+The first round is SDD (sdd.py). Each further round attacks the model as it is, adds what the attacks found to the conditions
+c_s, a share of which they all make up, and goes on training with a term that keeps the original predictions on benign prompts.
 
 It attacks by re-inversion, with seeds, a number of vectors and pictures of its own (the top-K, which scoring does not attack from), and by
 a free prompt embedding. Held out from it, so that scores mean something: every other kind of attack, among them the search for prompt
