@@ -128,6 +128,11 @@ def arm_changes(topic: str, arm: str, method: str) -> dict[str, object]:
     return {"erase.method": method, "erase.snapshots": 0, "erase.save_pipeline": False, **told, **tuned}
 
 
+def all_states(topic: str) -> dict[str, object]:
+    """Settings of `uce, all states` (ours): the edit of all text states; chosen on weapon and fluent-ink, by the annotator judge."""
+    return {"erase.uce.states": "all", "erase.uce.preserve_scale": {"style": 10.0, "harm": 1.0}[kind_of(topic)]}
+
+
 def depends(topic: str, changes: Mapping[str, object] = {}, erase: Mapping[str, object] | None = None) -> dict:  # noqa: B006
     """What decides a cell about this topic: the settings of its study up to its tokens, of sampling, and of the erasure."""
     config = study_config(topic, {**changes, **(erase or {})})

@@ -8,7 +8,7 @@ from hfi.diffusion.prompts import load_vocabulary, members
 
 from . import scoring
 from .cells import Cell
-from .studies import PICTURE, Bench, arm_changes, depends, erased, erasure_part, kind_of, prepared, study_part, vocabulary_of
+from .studies import PICTURE, Bench, all_states, arm_changes, depends, erased, erasure_part, kind_of, prepared, study_part, vocabulary_of
 
 NUMBER = 7
 TITLE = "UnlearnCanvas and HUB"
@@ -55,7 +55,7 @@ OBJECTS = (
     "crown",
 )
 METHODS = {"uce": "uce", "uce, all states": "uce", "sdd": "sdd"}  # title -> method
-ALL_STATES, PRESERVE_SCALE = "uce, all states", {"style": 10.0, "harm": 1.0}  # chosen on fluent-ink and weapon, by the annotator judge
+ALL_STATES = "uce, all states"
 SUBSET = (("fxemoji", "fluent-ink"), OBJECTS[:4])
 HUB_TOPICS = ("weapon", "fluent-ink")
 WORDS, EACH_LANGUAGE, REST, NEAREST = 60, 16, 40, 30
@@ -105,8 +105,7 @@ def unerased(bench: Bench) -> dict:
 
 def changes_of(topic: str, eraser: str) -> dict:
     """Settings of one eraser of METHODS, told by tokens and the prompts of flagged pictures."""
-    more = {"erase.uce.states": "all", "erase.uce.preserve_scale": PRESERVE_SCALE[kind_of(topic)]} if eraser == ALL_STATES else {}
-    return {**arm_changes(topic, "prompts", METHODS[eraser]), **more}
+    return {**arm_changes(topic, "prompts", METHODS[eraser]), **(all_states(topic) if eraser == ALL_STATES else {})}
 
 
 def target(bench: Bench, target: str, method: str) -> dict:
