@@ -41,6 +41,11 @@ OBJECTS = (
 WORDS = ("red drops", "blood", "drops of blood", "droplet", "red")
 DROPS, PICTURES, OTHERS = "drops", 96, 64
 TOY, REAL = "water pistol", "pistol"
+APART = 0.5  # so much more often drawn: told apart
+WHY = (
+    "Pistols: this model was trained on captions that say what each set's picture shows, so the toy has a name of its own, \"water pistol\", "
+    "and the word reaches the real one alone."
+)
 
 
 def look_changes(folder: Path, bench_folder: Path) -> dict[str, object]:
@@ -214,9 +219,11 @@ def _verdict(rows: list[dict], toys: list[dict]) -> dict:
         )
     if (hfi["the twelve kept"] or 0) < (best["the twelve kept"] or 0):
         missed.append(f"HFI keeps {hfi['the twelve kept']:.2f} of the objects that had drops, the best words {best['the twelve kept']:.2f}")
-    left = {row["asked for"]: row["after"]["value"] for row in toys if row["told by"] == "HFI"}
+    left, by_word = ({row["asked for"]: row["after"]["value"] for row in toys if row["told by"] == told} for told in ("HFI", '"pistol"'))
     if left and left[REAL] >= left[TOY]:
         missed.append(f"after HFI real pistols are drawn in {left[REAL]:.2f}, toy ones in {left[TOY]:.2f}")
+    if by_word and by_word[TOY] - by_word[REAL] > APART:
+        missed.append(f"the word tells the pistols apart as well: real ones {by_word[REAL]:.2f}, toy ones {by_word[TOY]:.2f}")
     unknown = [] if left else ["the pistols are not measured yet"]
     return {"shows": False if missed else (None if unknown else True), "where_not": "; ".join([*missed, *unknown])}
 
