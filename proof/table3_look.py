@@ -43,8 +43,8 @@ DROPS, PICTURES, OTHERS = "drops", 96, 64
 TOY, REAL = "water pistol", "pistol"
 APART = 0.5  # so much more often drawn: told apart
 WHY = (
-    "Pistols: this model was trained on captions that say what each set's picture shows, so the toy has a name of its own, \"water pistol\", "
-    "and the word reaches the real one alone."
+    "Pistols: this model was trained on captions that say what each set's picture shows, so the toy has a name of its own, "
+    '"water pistol", and the word reaches the real one alone.'
 )
 
 
