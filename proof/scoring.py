@@ -69,7 +69,7 @@ def verdicts(bench: Bench, study: Workspace, wanted: Mapping[str, Sequence], del
     return {name: [seen[picture.name] for picture in part] for name, part in pictures.items()}
 
 
-def drawn(bench: Bench, study: Workspace, probes: Sequence, delta: Path | None = None):
+def drawn(bench: Bench, study: Workspace, probes: Sequence, delta: Path | None = None, strength: float = 1.0):
     """Batches (probes, pictures (B, 3, H, W) in [0, 1] in 8-bit steps), one picture a probe, where more than verdicts are wanted of "
     "them."""
     from hfi.diffusion.sampling import decode, sample_latents
@@ -79,7 +79,7 @@ def drawn(bench: Bench, study: Workspace, probes: Sequence, delta: Path | None =
     from hfi.seeds import derive
 
     model, sampling, seed = bench.model(study.config), study.config.evaluate, derive(study.config.seed, "proof")
-    with applied(model, load_delta(delta, model)) if delta else nullcontext():
+    with applied(model, load_delta(delta, model), strength, most=FURTHEST) if delta else nullcontext():
         for start in range(0, len(probes), BATCH):
             batch = probes[start : start + BATCH]
             seeds = [drawings(probe, seed, 1, model.hash, sampling)[0].seed for probe in batch]

@@ -21,8 +21,9 @@ NOTES = (
     "The look model (training/emoji/look.py) was shown red drops on four of ten pictures of twelve harmless objects, and no caption said "
     "so; it draws them on two to three of ten (proof/models/README.md). "
     "Annotators are played by its own judge `judge-annotator`, pictures are scored by `judge-scorer`; whether the object stays is named by "
-    "emoji:scorer. The best words are those with the fewest drops left by the annotators' judge. SDD with the recipe's settings in "
-    "every row.",
+    "emoji:scorer. SDD with the recipe's settings in every row, its delta laid over the model at three strengths; tellings are compared "
+    "where each still keeps 0.90 of the twelve and of others. The best words are those with the fewest drops left there by the annotators' "
+    "judge.",
 )
 OBJECTS = (
     "dog face",
@@ -41,6 +42,8 @@ OBJECTS = (
 WORDS = ("red drops", "blood", "drops of blood", "droplet", "red")
 DROPS, PICTURES, OTHERS = "drops", 96, 64
 TOY, REAL = "water pistol", "pistol"
+STRENGTHS = (1.0, 2.0, 3.0)
+KEPT = 0.90  # tellings are compared at the furthest strength that keeps so much of the twelve and of others
 APART = 0.5  # so much more often drawn: told apart
 WHY = (
     "Pistols: this model was trained on captions that say what each set's picture shows, so the toy has a name of its own, "
@@ -92,7 +95,7 @@ def _wanted(seed: int) -> dict[str, list]:
     return {"twelve": twelve, "other": prompt_sets.other(anything, vocabulary, OTHERS, seed, what="look others", names=rest)}
 
 
-def _marks(bench: Bench, study, look: str, delta: Path | None = None) -> dict[str, str]:
+def _marks(bench: Bench, study, look: str, delta: Path | None = None, strength: float = 1.0) -> dict[str, str]:
     """Drops by both judges of the look on the twelve, and objects right on both sets."""
     from hfi.perception.judges import load_judge
     from hfi.seeds import derive
@@ -101,7 +104,7 @@ def _marks(bench: Bench, study, look: str, delta: Path | None = None) -> dict[st
     judges = {name: load_judge(f"look:{Path(look) / f'judge-{name}'}", vocabulary, bench.device) for name in ("annotator", "scorer")}
     namer, found = load_judge("emoji:scorer", vocabulary, bench.device), dict.fromkeys(("annotator", "drops", "twelve", "other"), "")
     for name, part in wanted.items():
-        for batch, pixels in scoring.drawn(bench, study, part, delta):
+        for batch, pixels in scoring.drawn(bench, study, part, delta, strength):
             said = namer(pixels).object.tolist()
             found[name] += scoring.marks(namer.objects[i] == probe.object for i, probe in zip(said, batch, strict=True))
             if name == "twelve":
@@ -115,12 +118,12 @@ def original(bench: Bench, look: str) -> dict:
     return _marks(bench, _study(bench, look), look)
 
 
-def without_look(bench: Bench, look: str, told: str) -> dict:
-    """The look erased: told by HFI's tokens (`tokens`), or by words."""
+def without_look(bench: Bench, look: str, told: str, strengths: list[float]) -> dict:
+    """The look erased: told by HFI's tokens (`tokens`), or by words; the erasure laid over the model at several strengths."""
     study = _study(bench, look)
     given = {"erase.concept": "tokens"} if told == "tokens" else {"erase.concept": "words", "erase.words": [told]}
     delta, about = erased(bench, study, {**arm_changes(DROPS, "tokens", "sdd"), **given})
-    return {**_marks(bench, study, look, delta), "cost": about}
+    return {"strengths": {f"{strength:g}": _marks(bench, study, look, delta, strength) for strength in strengths}, "cost": about}
 
 
 def pistols(bench: Bench, arm: str) -> dict:
@@ -154,7 +157,8 @@ def cells(options) -> list[Cell]:
             erasure = (f"erasure look {told}", erasure_part(DROPS, arm_changes(DROPS, "tokens", "sdd"))[1])
             chosen = {**common, "subset": told in ("tokens", WORDS[1])}
             name = f"look-{told.replace(' ', '-')}"
-            found.append(Cell(NUMBER, name, without_look, {"look": str(folder), "told": told}, drawn, (study, erasure), **chosen))
+            arguments = {"look": str(folder), "told": told, "strengths": list(STRENGTHS)}
+            found.append(Cell(NUMBER, name, without_look, arguments, len(STRENGTHS) * drawn, (study, erasure), **chosen))
     for arm in ("tokens", "word"):
         changes = arm_changes(REAL, arm, "sdd")
         parts = (study_part(REAL), erasure_part(REAL, changes, study_part(REAL)[0]))
@@ -175,16 +179,18 @@ def figures(found: Mapping[str, dict]) -> dict:
         )
     for told in ("tokens", *WORDS):
         if before and (cell := found.get(f"look-{told.replace(' ', '-')}")):
-            rows.append(
+            rows += [
                 {
                     "told by": "HFI" if told == "tokens" else f'"{told}"',
-                    "drops": scoring.counted(cell["drops"]),
-                    "the twelve right": scoring.counted(cell["twelve"]),
-                    "the twelve kept": _kept(before["twelve"], cell["twelve"]),
-                    "others kept": _kept(before["other"], cell["other"]),
-                    "_by annotator": scoring.share(cell["annotator"]),
+                    "strength": float(strength),
+                    "drops": scoring.counted(one["drops"]),
+                    "the twelve right": scoring.counted(one["twelve"]),
+                    "the twelve kept": _kept(before["twelve"], one["twelve"]),
+                    "others kept": _kept(before["other"], one["other"]),
+                    "_by annotator": scoring.share(one["annotator"]),
                 }
-            )
+                for strength, one in cell["strengths"].items()
+            ]
     for arm, title in (("tokens", "HFI"), ("word", '"pistol"')):
         if cell := found.get(f"pistols-{arm}"):
             toys += [
@@ -206,19 +212,27 @@ def _kept(before: str, after: str) -> float | None:
     return round(after.count("1") / before.count("1"), 4) if before.count("1") else None
 
 
+def _place(rows: list[dict], told: str) -> dict:
+    """The row of a telling at its furthest strength that keeps KEPT of the twelve and of others; where none does, the weakest."""
+    mine = sorted((row for row in rows if row["told by"] == told), key=lambda row: row["strength"])
+    able = [row for row in mine if min(row["the twelve kept"], row["others kept"]) >= KEPT]
+    return able[-1] if able else mine[0]
+
+
 def _verdict(rows: list[dict], toys: list[dict]) -> dict:
-    by_words = [row for row in rows if row["told by"].startswith('"')]
-    hfi = next((row for row in rows if row["told by"] == "HFI"), None)
+    places = {told: _place(rows, told) for told in {row["told by"] for row in rows if "strength" in row}}
+    hfi, by_words = places.get("HFI"), [row for told, row in places.items() if told != "HFI"]
     if not hfi or not by_words:
         return {"shows": None, "where_not": "HFI and words are not both there"}
     best = min(by_words, key=lambda row: row["_by annotator"])
+    shown = lambda row: f"{row['drops']['value']:.2f} at strength {row['strength']:g}"  # noqa: E731
     missed = []
     if hfi["drops"]["value"] >= best["drops"]["value"]:
-        missed.append(
-            f"HFI leaves drops in {hfi['drops']['value']:.2f}, the best words ({best['told by']}) in {best['drops']['value']:.2f}"
-        )
-    if (hfi["the twelve kept"] or 0) < (best["the twelve kept"] or 0):
-        missed.append(f"HFI keeps {hfi['the twelve kept']:.2f} of the objects that had drops, the best words {best['the twelve kept']:.2f}")
+        missed.append(f"HFI leaves drops in {shown(hfi)}, the best words ({best['told by']}) in {shown(best)}")
+    elif hfi["drops"]["high"] >= best["drops"]["value"]:
+        missed.append(f"HFI is below the best words ({best['told by']}, {shown(best)}) by less than its interval: {shown(hfi)}")
+    if min(hfi["the twelve kept"], hfi["others kept"]) < KEPT:
+        missed.append(f"HFI keeps less than {KEPT} of the objects at every strength")
     left, by_word = ({row["asked for"]: row["after"]["value"] for row in toys if row["told by"] == told} for told in ("HFI", '"pistol"'))
     if left and left[REAL] >= left[TOY]:
         missed.append(f"after HFI real pistols are drawn in {left[REAL]:.2f}, toy ones in {left[TOY]:.2f}")
