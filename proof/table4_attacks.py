@@ -26,6 +26,10 @@ NOTES = (
     "all scoring seeds, pictures and numbers of vectors. Budgets are the proof's own, smaller than the papers' (a model this small needs "
     "less); they stand in each cell.",
 )
+WHY = (
+    "A run that starts from a noised picture of the concept goes on with what it sees: the network still knows the concept from the "
+    "picture, only its words and tokens no longer lead there. Hardening does not train on such states; they are held out from it."
+)
 TOPICS = ("weapon", "fluent-ink")
 ERASERS = ("sdd", "hardened", "esd", "uce", "sld")
 GUIDED = ("sld",)  # acts while sampling: it takes names only

@@ -16,6 +16,10 @@ NOTES = (
     "the deltas added. Together: one run over the tokens and prompts of all ten. Retention is over objects that are in no harm, in styles "
     "that are not erased. UCE edits all text states here (table 7); together, as it does for a harm.",
 )
+WHY = (
+    "The closed-form edit is one linear map of each weight. Ten of them added up move the benign words ten times, and one fitted to all "
+    "ten concepts at once cannot hold so many wishes apart."
+)
 TOPICS = (*HARMS, *MORE_HARMS, *STYLES)
 METHODS = {"uce": "uce, all states", "sdd": "sdd"}
 WAYS = ("composed", "together")
