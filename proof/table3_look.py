@@ -9,7 +9,7 @@ from hfi.diffusion.prompts import load_vocabulary
 
 from . import scoring
 from .cells import Cell
-from .studies import PICTURE, Bench, arm_changes, depends, erased, erasure_part, model_missing, prepared, study_config, study_part
+from .studies import PICTURE, Bench, arm_changes, depends, erased, erasure_part, model_missing, prepared, study_part
 
 NUMBER = 3
 TITLE = "What no word names"
@@ -149,14 +149,14 @@ def cells(options) -> list[Cell]:
     found, folder = [], Path(options.look)
     drawn = (PICTURES + OTHERS) * PICTURE
     if not model_missing(folder / "model"):
-        plain = study_config(DROPS).model_dump(mode="json")
-        needs = [{name: plain[name] for name in ("generate", "label", "reward", "invert", "erase")}, OBJECTS, PICTURES, OTHERS]
+        changes = arm_changes(DROPS, "tokens", "sdd")
+        needs = [depends(DROPS, {}, changes), OBJECTS, PICTURES, OTHERS]
         models = ("emoji", str(folder / "model"), *(str(folder / f"judge-{name}") for name in ("annotator", "scorer")))
         study = study_part(DROPS)
         common = {"depends": needs, "models": models, "subset": True}
         found.append(Cell(NUMBER, "look-original", original, {"look": str(folder)}, drawn, (study,), **common))
         for told in ("tokens", *WORDS):
-            erasure = (f"erasure look {told}", erasure_part(DROPS, arm_changes(DROPS, "tokens", "sdd"))[1])
+            erasure = (f"erasure look {told}", erasure_part(DROPS, changes)[1])
             chosen = {**common, "subset": told in ("tokens", WORDS[1])}
             name = f"look-{told.replace(' ', '-')}"
             arguments = {"look": str(folder), "told": told, "strengths": list(STRENGTHS)}
