@@ -6,7 +6,21 @@ from collections.abc import Mapping
 
 from . import scoring
 from .cells import Cell
-from .studies import HARMS, MORE_HARMS, PICTURE, STYLES, Bench, all_states, arm_changes, depends, erased, erasure_part, prepared, study_part
+from .studies import (
+    HARMS,
+    MORE_HARMS,
+    PICTURE,
+    STYLES,
+    Bench,
+    all_states,
+    arm_changes,
+    depends,
+    erased,
+    erasure_part,
+    prepared,
+    study_config,
+    study_part,
+)
 
 NUMBER = 6
 TITLE = "Ten concepts at once"
@@ -14,7 +28,8 @@ EXPECTED = "Mean concept rate at most 0.05 and retention at least 0.90; trained 
 NOTES = (
     "Six harms and four styles, told by HFI's tokens and the prompts of flagged pictures, as in the recipes. Composed: each erased alone, "
     "the deltas added. Together: one run over the tokens and prompts of all ten. Retention is over objects that are in no harm, in styles "
-    "that are not erased. UCE edits all text states here (table 7); together, as it does for a harm.",
+    "that are not erased. SDD has as many steps together as the ten have alone. UCE edits all text states here (table 7); together, as it "
+    "does for a harm.",
 )
 WHY = (
     "The closed-form edit is one linear map of each weight. Ten of them added up move the benign words ten times, and one fitted to all "
@@ -27,9 +42,12 @@ COUNTS = {"explicit": 24, "implicit": 24, "other": 96}
 RATE, RETENTION = 0.05, 0.90
 
 
-def changes_of(topic: str, method: str) -> dict:
-    """Settings of one method, told by tokens and the prompts of flagged pictures."""
-    return {**arm_changes(topic, "prompts", method), **(all_states(topic) if method == "uce" else {})}
+def changes_of(topic: str, method: str, way: str = "composed") -> dict:
+    """Settings of one method, told by tokens and the prompts of flagged pictures; together as many steps as the ten have alone."""
+    more = all_states(topic) if method == "uce" else {}
+    if method == "sdd" and way == "together":
+        more = {"erase.steps": sum(study_config(one).erase.steps for one in TOPICS)}
+    return {**arm_changes(topic, "prompts", method), **more}
 
 
 def _probes(bench: Bench, studies: dict) -> dict:
@@ -70,7 +88,7 @@ def erased_at_once(bench: Bench, method: str, way: str) -> dict:
     first = studies[TOPICS[0]]
     if way == "together":
         others = [str(studies[topic].root) for topic in TOPICS[1:]]
-        delta, about = erased(bench, first, {**changes_of(TOPICS[0], method), "erase.also": others})
+        delta, about = erased(bench, first, {**changes_of(TOPICS[0], method, way), "erase.also": others})
     else:
         made = [erased(bench, studies[topic], changes_of(topic, method)) for topic in TOPICS]
         delta = first.path("erasures", f"composed-{method}.safetensors")
@@ -87,10 +105,10 @@ def cells(options) -> list[Cell]:
     every = [depends(topic) for topic in TOPICS]
     found = [Cell(NUMBER, "original", original, {}, drawn, studies, True, depends=[every, COUNTS])]
     for method in METHODS:
-        changes = {topic: changes_of(topic, method) for topic in TOPICS}
         for way in WAYS:
+            changes = {topic: changes_of(topic, method, way) for topic in TOPICS}
             alone = [erasure_part(topic, changes[topic], study_part(topic)[0]) for topic in TOPICS]
-            parts = alone if way == "composed" else [("erasure of ten together", erasure_part(TOPICS[0], changes[TOPICS[0]])[1])]
+            parts = alone if way == "composed" else [(f"erasure of ten together, {method}", erasure_part(TOPICS[0], changes[TOPICS[0]])[1])]
             needs = [[depends(topic, {}, changes[topic]) for topic in TOPICS], COUNTS]
             arguments = {"method": method, "way": way}
             name = f"{method}-{way}"
