@@ -160,6 +160,23 @@ def test_bars_are_held_against_figures_and_misses_are_told():
     assert "above its floor 0.10 + 0.05" in missed["where_not"] and "retention 0.90, under 0.97" in missed["where_not"]
 
 
+def looked(drops: int, kept: int) -> dict[str, str]:
+    return {"annotator": marks(10, drops), "drops": marks(10, drops), "twelve": marks(10, kept), "other": marks(10, 10)}
+
+
+def test_tellings_of_the_look_are_compared_where_they_still_keep_the_objects():
+    from proof import table3_look
+
+    hfi = {"strengths": {"1": looked(4, 10), "2": looked(1, 9), "3": looked(0, 2)}}
+    word = {"strengths": {"1": looked(9, 10), "2": looked(9, 10), "3": looked(9, 10)}}
+    found = table3_look.figures({"look-original": looked(9, 10), "look-tokens": hfi, "look-blood": word})
+    assert found["shows"] is None and found["where_not"] == "the pistols are not measured yet"  # 0.1 at strength 2 against 0.9 at 3
+    assert [row["strength"] for row in found["parts"]["the look"][1:]] == [1.0, 2.0, 3.0] * 2
+    worse = table3_look.figures({"look-original": looked(9, 10), "look-tokens": word, "look-blood": hfi})
+    told = 'HFI leaves drops in 0.90 at strength 3, the best words ("blood") in 0.10 at strength 2'
+    assert worse["shows"] is False and told in worse["where_not"]
+
+
 def attacked(**rates) -> dict:
     return {"sides": {side: {"value": value, "n": 20, "queries": {}, "seconds": 1.0} for side, value in rates.items()}, "too_weak": False}
 
