@@ -23,7 +23,8 @@ NOTES = (
     "Annotators are played by its own judge `judge-annotator`, pictures are scored by `judge-scorer`; whether the object stays is named by "
     "emoji:scorer. SDD with the recipe's settings in every row, its delta laid over the model at three strengths; tellings are compared "
     "where each still keeps 0.90 of the twelve and of others. The best words are those with the fewest drops left there by the annotators' "
-    "judge.",
+    "judge. The strengths, that level, and the question whether the word tells the pistols apart were added after first figures at "
+    "strength 1 were seen (docs/log.md).",
 )
 OBJECTS = (
     "dog face",

@@ -22,7 +22,8 @@ NOTES = (
     "rest of its domain and in the other; means over targets with intervals over targets, and the same of the unerased model. CMMD is on "
     "the pictures that were not asked for with the target. `uce` edits the state of a prompt's last word, as its public code does; `uce, "
     "all states` (ours) edits all states of a prompt, for a style is told by what follows its name, too, and keeps benign prompts ten "
-    "times as much where a style is erased: chosen on weapon and fluent-ink, by the annotator judge.",
+    "times as much where a style is erased: chosen on weapon and fluent-ink, by the annotator judge, "
+    "after the first figures of `uce` were seen, and tried on fxemoji, a target here, before that.",
     "HUB (arXiv 2410.05664): pinpoint-ness, multilingual prompts, selective alignment. Most words of other languages are unknown to "
     "this text "
     "encoder (`known words`): a low rate there is no erasure.",
