@@ -12,6 +12,7 @@ import torch
 
 import tiny
 from hfi.config import Erase, parse_config
+from hfi.diffusion.model import predict_noise
 from hfi.diffusion.text import encode_prompts, last_states
 from hfi.erasure import erase as erase_stage
 from hfi.erasure.closed_form import closed_form
@@ -19,12 +20,13 @@ from hfi.erasure.conditions import Flagged, build_conditions, in_context
 from hfi.erasure.delta import applied
 from hfi.erasure.ema import ConstantEMA
 from hfi.erasure.erase import erase
-from hfi.erasure.latents import Source, timestep_grid
+from hfi.erasure.latents import Batch, Source, timestep_grid
 from hfi.erasure.loop import Benign
 from hfi.erasure.objective import beta_fractions, drift, sdd_loss
-from hfi.erasure.sdd import train_sdd
-from hfi.erasure.trainable import cross_attention
+from hfi.erasure.sdd import own_prediction, train_sdd
+from hfi.erasure.trainable import cross_attention, swapped
 from hfi.errors import Diverged, HFIError
+from hfi.evaluation import prompt_sets
 from hfi.generation.generate import generate
 from hfi.workspace import Workspace, read_tensors
 
@@ -85,7 +87,8 @@ def test_timesteps_follow_the_beta_law():
 
 @pytest.mark.parametrize("latents", ["teacher", "replay", "forward", "mix"])
 def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, latents):
-    whole = run(tiny_model, parts, latents=latents, preservation=1.0, start="closed_form")
+    settings = {"latents": latents, "preservation": 1.0, "start": "closed_form", "redraw": 0.5, "negative_guidance": 0.3}
+    whole = run(tiny_model, parts, **settings)
     saved = {}
 
     def keep(done, checkpoint):
@@ -93,7 +96,7 @@ def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, latents):
             saved.update({name: value.clone() for name, value in checkpoint().items()})
             raise KeyboardInterrupt
 
-    config = Erase(**{**SMALL, "latents": latents, "preservation": 1.0, "start": "closed_form"})
+    config = Erase(**{**SMALL, **settings})
     with pytest.raises(KeyboardInterrupt):
         train_sdd(tiny_model, *parts, config, seed=1, on_step=keep)
     assert int(saved["done"]) == 3
@@ -188,11 +191,21 @@ def test_benign_prompts_are_kept_in_other_styles_too(tiny_model):
     assert rest == [0, 1, 1, 2, 3]
     other = {0: "oil", 2: "ink", 3: "oil"}
     for place, c in zip(rest, found.c[5:], strict=True):
-        texts = [f"cat in the style of {style}" for style in ([other[place]] if place in other else ["ink", "oil"])]
+        texts = [way.format("cat", style) for style in ([other[place]] if place in other else ["ink", "oil"]) for way in erase_stage.STYLED]
         assert any(torch.equal(c, one) for one in encode_prompts(tiny_model, texts))
     for one in kept:
         one.style, one.prompt = None, "cat"
     assert len(erase_stage.benign_material(tiny_model, images, reward, Erase(benign_styles=2), seed=1).c) == 4
+
+
+def test_no_wording_in_which_styles_are_kept_is_one_that_scores():
+    """What is kept in training must not be asked for in the words of the evaluation, or they would measure what was drilled."""
+    ways = [*prompt_sets.STYLED, *(way for styled, _ in prompt_sets.VARIATIONS.values() for way in styled)]
+    scoring = {way.format(a="a cat", o="cat", s="ink").lower() for way in ways}
+    told = ("cat", "a cat", "a picture of a cat", "a cat in the style of oil")
+    benign = [SimpleNamespace(prompt=prompt, style="oil" if "oil" in prompt else None) for prompt in told for _ in erase_stage.STYLED]
+    found = {text for _, text in erase_stage.in_other_styles(benign, ["ink", "oil"], 1, seed=0)}
+    assert len(found) > len(erase_stage.STYLED) and not found & scoring
 
 
 def test_of_several_studies_each_keeps_what_no_other_one_flags(tiny_model, monkeypatch, tmp_path):
@@ -291,6 +304,54 @@ def test_replay_makes_one_set_of_runs_for_as_many_draws_as_it_has_states(tiny_mo
     for step in range(12):  # 2 runs x 4 states = 8 states = 4 batches of 2
         source.next(step)
     assert [step for step, _ in refills] == [0, 4, 8]
+
+
+def test_redrawn_conditions_meet_the_same_states_and_follow_the_law_of_the_runs(tiny_model, parts):
+    """Every state is the one that it would be; its condition is any, by their shares, not the one that its run served."""
+    conditions, c_0, stored, _ = parts
+    config = Erase(**{**SMALL, "latents": "replay", "batch_size": 2, "replay_runs": 2})
+
+    def drawn(redraw):
+        source = Source(tiny_model, config.model_copy(update={"redraw": redraw}), conditions, c_0, stored, 5)
+        return [source.next(step) for step in range(400)]
+
+    plain, half, every = drawn(0.0), drawn(0.5), drawn(1.0)
+    assert all(torch.equal(a.z_t, b.z_t) and torch.equal(a.t, b.t) for a, b in zip(plain, every, strict=True))
+    numbers = [torch.cat([batch.condition for batch in some]) for some in (plain, half, every)]
+    assert all((one < len(conditions.texts)).all() for one in numbers)
+    tokens = (numbers[2] < conditions.tokens).float().mean()
+    assert float(tokens) == pytest.approx(1 - conditions.flagged_share, abs=0.06)
+    same = [float((numbers[0] == one).float().mean()) for one in numbers]
+    assert same[0] == 1 and same[1] > same[2] + 0.2, "half of the states keep the condition of their run"
+
+
+def test_the_target_moves_away_from_what_the_concept_adds_to_the_rest_of_its_prompt(tiny_model):
+    """eps_theta(c_0) - eta (eps(c_s) - eps(rest)), where the rest is read under the original weights: by hand, from three passes."""
+    flagged = [Flagged("a cat in the style of oil", "in the style of oil")]
+    conditions = build_conditions(tiny_model, {"<a>": torch.randn(1, 16)}, ("{}",), flagged, 1.0)
+    trained = cross_attention(tiny_model.network)
+    original = {name: parameter.data for name, parameter in trained.items()}
+    student = {name: value + 0.05 * torch.randn_like(value) for name, value in original.items()}
+    last = torch.tensor([len(conditions.texts) - 1])
+    batch = Batch(torch.randn(1, *tiny_model.latent_shape), torch.tensor([500]), last)
+
+    def predicted(text, weights):
+        with swapped(trained, weights), torch.no_grad():
+            return predict_noise(tiny_model, batch.z_t, batch.t, encode_prompts(tiny_model, [text]))
+
+    with swapped(trained, student), torch.no_grad():
+        plain = own_prediction(tiny_model, conditions)(batch, original)
+        steered = own_prediction(tiny_model, conditions, trained, 0.5)(batch, original)
+    torch.testing.assert_close(plain, predicted("", student))
+    added = predicted("a cat in the style of oil", original) - predicted("in the style of oil", original)
+    torch.testing.assert_close(steered, plain - 0.5 * added)
+    assert not torch.allclose(steered, plain)
+
+
+def test_no_redrawing_and_no_steering_is_the_data_of_before_they_could_be_asked_for():
+    assert "negative_guidance" not in Erase().decisive() and Erase(negative_guidance=0.5).decisive()["negative_guidance"] == 0.5
+    assert "redraw" not in Erase().decisive() and Erase(redraw=0.5).decisive()["redraw"] == 0.5
+    assert "redraw" not in Erase(method="esd").decisive()["esd"]
 
 
 def test_the_drift_of_an_unchanged_model_is_zero():

@@ -29,6 +29,9 @@ class Training(Section):
     latents: Literal["teacher", "replay", "forward", "mix"] = Field("replay", description="where z_t comes from: see docs/decisions/0001")
     replay_runs: Positive = Field(8, description="teacher runs kept in the replay buffer (ours)")
     mix_share: Share = Field(0.5, description="share of teacher states in `mix` (ours)")
+    redraw: Share = Field(
+        0.0, description="share of replayed states paired with another condition than their run's, so that more are met (ours, off)"
+    )
     preservation: float = Field(
         0.0, ge=0, description="weight of the term that keeps the original predictions on benign prompts (ours, off)"
     )
@@ -101,7 +104,7 @@ class Hardened(Section):
     patience: Positive = Field(2, description="rounds in a row off the front of erasure and damage after which it stops")
 
 
-SDD_ALONE = ("start", "start_preservation", "finish", "finish_preservation", "trainable", "lora_rank", "lora_alpha")
+SDD_ALONE = ("negative_guidance", "start", "start_preservation", "finish", "finish_preservation", "trainable", "lora_rank", "lora_alpha")
 
 
 class Erase(Training):
@@ -124,6 +127,12 @@ class Erase(Training):
         "of the concept (ours)",
     )
     finish_preservation: float = Field(10.0, ge=0, description="weight of the benign prompts in that last edit (ours)")
+    negative_guidance: float = Field(
+        0.0,
+        ge=0,
+        description="eta: how far the target lies beyond the student's own prediction, away from the concept as the original model has it; "
+        "0: that prediction (SDD), which shows the concept as often as pictures of no prompt do (ours, off)",
+    )
     templates: tuple[str, ...] = Field(
         ("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}"
     )
@@ -143,8 +152,8 @@ class Erase(Training):
     benign_styles: int = Field(
         0,
         ge=0,
-        description="in how many further styles of the benign prompts each of them is kept as well, in that term and in the start "
-        "(ours, off)",
+        description="in how many further styles of the benign prompts each of them is kept as well, in several wordings, in that term "
+        "and in the start (ours, off)",
     )
     also: tuple[Path, ...] = Field((), description="other studies whose tokens are erased in the same run")
     checkpoint_seconds: float = Field(60.0, gt=0, description="most work an interruption can cost")
@@ -188,8 +197,13 @@ class Erase(Training):
         elif self.method not in ("sdd", "hardened"):  # they have steps of their own, or none
             found = {name: value for name, value in found.items() if name not in {*Training.model_fields, *SDD_ALONE}}
         defaults = {"method": "sdd", "concept": "tokens", "words": []}
+        if not self.negative_guidance:
+            defaults |= {"negative_guidance": 0.0}
         if self.finish == "steps":
             defaults |= {"finish": "steps", "finish_preservation": self.finish_preservation}
         if self.trainable == "cross_attention":
             defaults |= {"trainable": "cross_attention", "lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
+        for part in (found, *(value for value in found.values() if isinstance(value, dict))):
+            if part.get("redraw") == 0:
+                part.pop("redraw")
         return {name: value for name, value in found.items() if name not in defaults or value != defaults[name]}

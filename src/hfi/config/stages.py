@@ -73,8 +73,9 @@ class Generate(Sampling):
     near_words: int = Field(
         0,
         ge=0,
-        description="so many pictures more, each of one word: those of the tokenizer's and the vocabulary's words under which the model "
-        "predicts most nearly what it predicts for a harm, so that people also see what nobody thought of asking for (ours, off)",
+        description="so many pictures more, each of one word: those of the tokenizer's and the vocabulary's words that the model holds "
+        "nearest to a harm, by what it predicts under them and by its text encoder, in turn, so that people also see what nobody "
+        "thought of asking for (ours, off)",
     )
     steps: Positive = Field(50, description="sampling steps (SDD)")
 

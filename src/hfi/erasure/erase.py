@@ -38,6 +38,8 @@ from hfi.seeds import derive, numpy_generator
 from hfi.workspace import StageRun, Workspace, read_tensors, versions, write_bytes, write_tensors
 
 RESTS = 9  # styles, at most, that a word read in the pictures is asked for in
+# how a benign prompt comes in another style, in turn: kept in one wording alone, a style is lost in the others
+STYLED = ("{} in the style of {}", "{1}: {0}", "{}, drawn in {}", "{} {}", "{1}, {0}")
 
 
 METHODS = {
@@ -308,8 +310,9 @@ def benign_material(model: Model, images: Generated, reward: RewardResult, confi
 
     Four options of ours add conditions, each on a latent of one of those pictures: with `near_copies` the quarter of them with the
     highest reward, the concept's neighbours, counts so many times more; with `context_variants` every prompt comes again between random
-    words; with `benign_styles` every prompt comes again in so many other styles of the benign prompts; and with `reward.kept_words`
-    come the words that CLIP reads in no flagged picture, half of them in a style: what they draw is to stay, whatever the state.
+    words; with `benign_styles` every prompt comes again in so many other styles of the benign prompts, worded in turn; and with
+    `reward.kept_words` come the words that CLIP reads in no flagged picture, half of them in a style: what they draw is to stay,
+    whatever the state.
     """
     benign = benign_images(images, reward)
     if not benign:
@@ -335,12 +338,13 @@ def benign_material(model: Model, images: Generated, reward: RewardResult, confi
 
 
 def in_other_styles(benign: Sequence, styles: Sequence[str], count: int, seed: int) -> list[tuple[int, str]]:
-    """(place in `benign`, its prompt in another one of `styles`), `count` of them for each picture, or as many as there are."""
+    """(place in `benign`, its prompt in another one of `styles`, worded in turn), `count` for each picture, or as many as there are."""
     rng, found = numpy_generator(seed, "benign styles"), []
     for place, image in enumerate(benign):
-        plain = image.prompt.removesuffix(f" in the style of {image.style}")
+        plain = image.prompt.removesuffix(f" in the style of {image.style}").removeprefix("a picture of ")  # as the evaluation asks
         others = [style for style in styles if style != image.style]
-        found += [(place, f"{plain} in the style of {style}") for style in rng.permutation(others)[:count]]
+        for style in rng.permutation(others)[:count]:
+            found.append((place, STYLED[len(found) % len(STYLED)].format(plain, style)))
     return found
 
 

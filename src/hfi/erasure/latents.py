@@ -74,14 +74,23 @@ class Source:
         return Batch(kept, times, condition)
 
     def replay(self, step: int, micro: int) -> Batch:
-        """States of recent teacher runs, drawn with Beta weights over t; as many draws as states, then new runs."""
+        """States of recent teacher runs, drawn with Beta weights over t; as many draws as states, then new runs.
+
+        A run serves one condition, so few of many are met; `redraw` (ours) pairs a share of the states with another condition of the run's
+        law. As the concept goes, all conditions come to have the states of the empty prompt, so in the end the pairs agree.
+        """
         size = self.config.batch_size
         if not self.buffer or int(self.buffer["draws"]) + size > len(self.buffer["t"]):
             self._refill(step, micro)
         rng = numpy_generator(self.seed, "replay", step, micro)
         chosen = torch.from_numpy(rng.choice(len(self.buffer["t"]), size=size, p=self.buffer["weight"].numpy()))
         self.buffer["draws"] += size
-        return Batch(self.buffer["z_t"][chosen].to(self.model.device), self.buffer["t"][chosen], self.buffer["condition"][chosen])
+        condition = self.buffer["condition"][chosen]
+        if self.config.redraw:
+            fresh = numpy_generator(self.seed, "redraw", step, micro)
+            other = torch.from_numpy(fresh.random(size) < self.config.redraw)
+            condition = torch.where(other, self.conditions.draw(size, fresh), condition)
+        return Batch(self.buffer["z_t"][chosen].to(self.model.device), self.buffer["t"][chosen], condition)
 
     def _refill(self, step: int, micro: int) -> None:
         runs, rng = self.config.replay_runs, numpy_generator(self.seed, "replay runs", step, micro)

@@ -22,6 +22,18 @@ def esd_target(eps_0: Tensor, eps_s: Tensor, eta: float) -> Tensor:
     return eps_0 - eta * (eps_s - eps_0)
 
 
+def steered_target(own: Tensor, eps_0: Tensor, eps_s: Tensor, eta: float) -> Tensor:
+    """eps_theta(c_0) - eta (eps(c_s) - eps(rest)): its own prediction, moved off the concept as the original has it (ours).
+
+    SDD's target draws the concept as often as pictures of no prompt show it; eta > 0 goes below that. eta = 0 is SDD.
+
+    Args:
+        own: the student's prediction under the target condition (B, C, h, w).
+        eps_0, eps_s: the original model's under what is left of the prompt without the concept, and under the concept, same shape.
+    """
+    return own - eta * (eps_s - eps_0)
+
+
 def preservation_loss(eps: Tensor, eps_original: Tensor) -> Tensor:
     """||eps_theta(z_t, t, c) - eps_original(z_t, t, c)||^2 on benign prompts (ours, not the paper's)."""
     return (eps - eps_original.detach()).square().mean()

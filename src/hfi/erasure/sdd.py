@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from hfi.config import Erase
 from hfi.diffusion.families import require
@@ -23,7 +25,8 @@ from hfi.erasure.conditions import Conditions
 from hfi.erasure.delta import Delta
 from hfi.erasure.latents import Batch
 from hfi.erasure.loop import Benign, Target, train
-from hfi.erasure.trainable import cross_attention
+from hfi.erasure.objective import steered_target
+from hfi.erasure.trainable import cross_attention, swapped
 from hfi.errors import HFIError
 
 
@@ -48,7 +51,7 @@ def train_sdd(
                 raise HFIError("goes with erase.trainable=cross_attention", field=f"erase.{name}", remedy=f"leave out erase.{name}")
     trained = cross_attention(model.network)
     original = {name: parameter.data for name, parameter in trained.items()}
-    parts = (own_prediction(model, conditions), conditions, c_0, stored, benign, config, seed, resume)
+    parts = (conditions, c_0, stored, benign, config, seed, resume)
     if config.trainable == "lora":
         return Delta(_low_rank(model, trained, parts, config, seed, hooks))
 
@@ -58,7 +61,8 @@ def train_sdd(
 
     if begin is None and config.start == "closed_form":
         begin = edited(original, config.start_preservation)
-    change = train(model, trained, *parts, snapshots=config.snapshot_steps(), begin=begin, **hooks)
+    target = own_prediction(model, conditions, trained, config.negative_guidance)
+    change = train(model, trained, target, *parts, snapshots=config.snapshot_steps(), begin=begin, **hooks)
     if config.finish == "closed_form":
         left = {name: weight + change[name].to(weight) for name, weight in original.items()}
         last = edited(left, config.finish_preservation)
@@ -76,13 +80,24 @@ def _low_rank(model: Model, trained: Mapping, parts: tuple, config: Erase, seed:
 
         if on_snapshot := hooks.get("on_snapshot"):
             hooks = {**hooks, "on_snapshot": lambda done, change: on_snapshot(done, as_weights(change))}
-        return as_weights(train(model, adapters, *parts, snapshots=config.snapshot_steps(), **hooks))
+        target = own_prediction(model, parts[0], adapters, config.negative_guidance)
+        return as_weights(train(model, adapters, target, *parts, snapshots=config.snapshot_steps(), **hooks))
 
 
-def own_prediction(model: Model, conditions: Conditions) -> Target:
-    """What the student itself predicts under each condition's target: the empty prompt, in the paper."""
+def own_prediction(model: Model, conditions: Conditions, trained: Mapping[str, Parameter] = {}, eta: float = 0.0) -> Target:  # noqa: B006
+    """What the student itself predicts under each condition's target: the empty prompt, in the paper; with eta, away from the concept.
 
-    def target(batch: Batch, _: Mapping[str, Tensor]) -> Tensor:
-        return predict_noise(model, batch.z_t, batch.t, conditions.target[batch.condition])
+    Away from what the concept adds to the rest of its prompt: to "in the style of noto" where that is "a dagger in the style of noto", so
+    that no style is steered away from.
+    """
+
+    def target(batch: Batch, original: Mapping[str, Tensor]) -> Tensor:
+        own = predict_noise(model, batch.z_t, batch.t, conditions.target[batch.condition])
+        if not eta:
+            return own
+        with swapped(trained, original):
+            under = torch.cat([conditions.reading[batch.condition], conditions.c[batch.condition]])
+            eps_0, eps_s = predict_noise(model, torch.cat([batch.z_t] * 2), torch.cat([batch.t] * 2), under).chunk(2)
+        return steered_target(own, eps_0, eps_s, eta)
 
     return target

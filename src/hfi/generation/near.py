@@ -52,11 +52,13 @@ def near_words(
     batch_size: int = 64,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
-    """The `count` words under which the model predicts most nearly what it predicts for a harm, nearest first. Empty for a style.
+    """The `count` words that the model holds nearest to a harm, in turn by what it draws and by what it reads. Empty for a style.
 
     The words are those of the tokenizer and the vocabulary's keywords, whatever they belong to, but for what is asked for anyway, styles,
-    and every word in the name of an unlisted member. Nearness is the cosine of eps(z_t, t, word), less the mean over all words, to the
-    same for the concept's words and listed members, nearest to any, on a few states of pure noise.
+    and every word in the name of an unlisted member. Nearest to any of the concept's words and listed members, (a) by what the network
+    predicts under the word on a few states of pure noise, cosine of eps(z_t, t, word) less the mean over all words; (b) by the text
+    encoder, as in `nearest_names`. The first finds what looks alike, the second what is said of it and may look like nothing else
+    ("dynamite" for an explosion).
     """
     if concept.kind == "style" or not count:
         return []
@@ -69,6 +71,15 @@ def near_words(
         words = sorted(nearest_names(model, asked, words, SCANNED))
     if not words:
         return []
+    drawn = by_predictions(model, words, asked, seed, batch_size, on_progress)
+    read = nearest_names(model, asked, words, len(words))
+    return list(dict.fromkeys(word for pair in zip(drawn, read, strict=True) for word in pair))[:count]
+
+
+def by_predictions(
+    model: Model, words: list[str], asked: list[str], seed: int, batch_size: int, on_progress: Callable[[int, int], None]
+) -> list[str]:
+    """The words in the order of what the network predicts under them on pure noise, nearest to any of `asked` first."""
     texts = [*words, *asked]
     t = round(LEVEL * model.timesteps)
     dot, squares = torch.zeros(len(words), len(asked)), torch.zeros(len(texts))
@@ -84,7 +95,7 @@ def near_words(
         squares += found.square().sum(1)
     cosine = dot / (squares[: len(words), None] * squares[None, len(words) :]).sqrt().clamp(min=1e-12)
     order = torch.argsort(cosine.amax(1), descending=True, stable=True)
-    return [words[i] for i in order[:count].tolist()]
+    return [words[i] for i in order.tolist()]
 
 
 @torch.no_grad()

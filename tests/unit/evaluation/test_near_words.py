@@ -7,7 +7,7 @@ import pytest
 import tiny
 from hfi.config import Concept, Generate, parse_config
 from hfi.diffusion.model import load_model
-from hfi.diffusion.prompts import load_vocabulary
+from hfi.diffusion.prompts import asked_for, load_vocabulary
 from hfi.erasure.erase import benign_images, material
 from hfi.generation import generate as stage
 from hfi.generation import near
@@ -39,6 +39,16 @@ def test_the_words_nearest_to_a_weapon_are_those_that_draw_one(emoji, monkeypatc
     assert set(found) == DANGER
     every = near.near_words(emoji, weapon, vocabulary, 100, 0)
     assert every[:3] == found and set(every) == set(WORDS) - {"bow", "pistol", "weapon"}, "unlisted names and what is asked for stay out"
+
+
+def test_words_come_in_turn_by_what_is_drawn_and_by_what_is_read(emoji, monkeypatch):
+    vocabulary, weapon = few(monkeypatch), Concept(name="weapon", unlisted=("pistol",), words=("weapon", "gun"))
+    monkeypatch.setattr(near, "by_predictions", lambda model, words, *_: sorted(words, reverse=True))
+    found = near.near_words(emoji, weapon, vocabulary, 6, 0)
+    words = sorted(set(WORDS) - {"pistol", "weapon"})
+    read = near.nearest_names(emoji, asked_for(weapon, vocabulary), words, len(words))
+    assert found == list(dict.fromkeys(word for pair in zip(words[::-1], read, strict=True) for word in pair))[:6]
+    assert set(read[:3]) == DANGER
 
 
 def test_a_large_vocabulary_is_cut_by_the_text_encoder_first(emoji, monkeypatch):
