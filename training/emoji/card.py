@@ -171,10 +171,11 @@ def write_card(numbers: dict) -> None:
         "folds": "not measured for these weights"
         if not folds
         else "; ".join(
-            f"{name}: object {folds[name]['object']:.1%}, style {folds[name]['style']:.1%}, neither {folds[name]['neither']:.1%}"
+            f"{name}: object {folds[name]['object']:.1%}, style {folds[name]['style']:.1%}, neither {folds[name]['neither']:.1%} "
+            f"({folds['folds']} folds of {folds[name]['minutes']:g} minutes)"
             for name in emoji.JUDGES
         )
-        + f" ({folds['folds']} folds of {folds['minutes']} minutes each; correlation of their errors {folds['error_correlation']:.2f})",
+        + f"; correlation of their errors {folds['error_correlation']:.2f}",
     }
     text = (data.HERE / "card.md").read_text(encoding="utf-8")
     for key, value in values.items():
