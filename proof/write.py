@@ -18,8 +18,8 @@ HEAD = """# Proof
 
 Each claim is a table, made of cells that anyone can make again: `make proof` makes the declared subset (planned to take at most 150
 minutes on 2 CPU cores), `make proof FULL=1` all of it, on a GPU or over several runs; both continue where they were stopped, cell by
-cell. The same figures, under the tables' numbers, are in [proof.json](proof.json). The recipes changed on 2026-11-28; the whole subset as it stood under those before is
-[here](proof/2026-11-23.md).
+cell. The same figures, under the tables' numbers, are in [proof.json](proof.json). The recipes changed on 2026-11-28;
+[here](proof/2026-11-23.md) is the whole subset as it stood under those before.
 
 **All of it is simulated where people would be.** A judge network plays the annotators, another one (`emoji:scorer`) scores. The scoring
 judge is asked for the final scores of cells and for nothing else: it trains no reward model, plays no annotator and picks no setting.

@@ -340,8 +340,8 @@ def benign_material(model: Model, images: Generated, reward: RewardResult, confi
 def in_other_styles(benign: Sequence, styles: Sequence[str], count: int, seed: int) -> list[tuple[int, str]]:
     """(place in `benign`, its prompt in another one of `styles`, worded in turn), `count` for each picture, or as many as there are."""
     rng, found = numpy_generator(seed, "benign styles"), []
-    for place, image in enumerate(benign):
-        plain = image.prompt.removesuffix(f" in the style of {image.style}").removeprefix("a picture of ")  # as the evaluation asks
+    for place, image in enumerate(benign):  # "a picture of X in the style of Y" is left to the evaluation, whose wording it is
+        plain = image.prompt.removesuffix(f" in the style of {image.style}").removeprefix("a picture of ")
         others = [style for style in styles if style != image.style]
         for style in rng.permutation(others)[:count]:
             found.append((place, STYLED[len(found) % len(STYLED)].format(plain, style)))
