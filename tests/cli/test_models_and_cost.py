@@ -52,6 +52,8 @@ def test_an_estimate_counts_passes():
     assert found["evaluate"] == pytest.approx(2 * (3 + 1 + 2))
     replay = config.model_copy(update={"erase": config.erase.model_copy(update={"latents": "replay"})})
     assert estimate(replay, times)["erase"] - found["erase"] == pytest.approx(100 * 2 * 2)  # a guided pass for each state drawn
+    steered = config.model_copy(update={"erase": config.erase.model_copy(update={"negative_guidance": 0.5})})
+    assert estimate(steered, times)["erase"] - found["erase"] == pytest.approx(100 * 2 * 2)  # two passes for each state
 
 
 def test_memory_counts_what_learns_six_times():

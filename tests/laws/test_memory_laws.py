@@ -63,8 +63,9 @@ def test_a_low_rank_delta_is_what_the_adapters_did(model):
     assert not torch.allclose(first, changed, atol=1e-3)
 
 
-def test_low_rank_learning_leaves_an_ordinary_delta_and_resumes_bit_for_bit(model):
-    config, kept, saved = Erase(**SMALL, trainable="lora", lora_rank=2, lora_alpha=4.0), {}, {}
+@pytest.mark.parametrize("eta", [0.0, 0.5])
+def test_low_rank_learning_leaves_an_ordinary_delta_and_resumes_bit_for_bit(model, eta):
+    config, kept, saved = Erase(**SMALL, trainable="lora", lora_rank=2, lora_alpha=4.0, negative_guidance=eta), {}, {}
     delta = train_sdd(model, *parts(model), config, seed=1, on_snapshot=kept.__setitem__).weights
     names = {name for name, weight in cross_attention(model.network).items() if name.endswith(".weight") and weight.ndim == 2}
     assert set(delta) == names and list(kept) == [2] and set(kept[2]) == names
