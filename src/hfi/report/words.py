@@ -259,7 +259,7 @@ def _drawn_tries(sets: dict[str, Rate], numbers: Numbers, config: StudyConfig) -
     if config.concept.kind == "harm" and not config.generate.near_words and {"implicit", "unlisted"} & set(sets):
         tries.append(
             "Let people also judge what the model's own words near the concept draw, so that words nobody thought of go too "
-            "(generate.near_words: 96; an option of this project)."
+            "(generate.near_words: 240; an option of this project)."
         )
     tries.append(
         f"Erase harder: more steps (erase.steps, now {config.erase.steps}), a higher erase.learning_rate (now "
