@@ -54,6 +54,8 @@ def test_an_estimate_counts_passes():
     assert estimate(replay, times)["erase"] - found["erase"] == pytest.approx(100 * 2 * 2)  # a guided pass for each state drawn
     steered = config.model_copy(update={"erase": config.erase.model_copy(update={"negative_guidance": 0.5})})
     assert estimate(steered, times)["erase"] - found["erase"] == pytest.approx(100 * 2 * 2)  # two passes for each state
+    sharp = config.model_copy(update={"erase": config.erase.model_copy(update={"pag_scale": 0.5})})
+    assert estimate(sharp, times)["erase"] - found["erase"] == pytest.approx(100 * 2)  # one for each
 
 
 def test_memory_counts_what_learns_six_times():

@@ -13,6 +13,7 @@ import torch
 import tiny
 from hfi.config import Erase, parse_config
 from hfi.diffusion.model import predict_noise
+from hfi.diffusion.perturbed import perturbed_attention
 from hfi.diffusion.text import encode_prompts, last_states
 from hfi.erasure import erase as erase_stage
 from hfi.erasure.closed_form import closed_form
@@ -87,7 +88,7 @@ def test_timesteps_follow_the_beta_law():
 
 @pytest.mark.parametrize("latents", ["teacher", "replay", "forward", "mix"])
 def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, latents):
-    settings = {"latents": latents, "preservation": 1.0, "start": "closed_form", "redraw": 0.5, "negative_guidance": 0.3}
+    settings = {"latents": latents, "preservation": 1.0, "start": "closed_form", "redraw": 0.5, "negative_guidance": 0.3, "pag_scale": 0.5}
     whole = run(tiny_model, parts, **settings)
     saved = {}
 
@@ -348,8 +349,39 @@ def test_the_target_moves_away_from_what_the_concept_adds_to_the_rest_of_its_pro
     assert not torch.allclose(steered, plain)
 
 
+def test_the_sharpened_target_moves_away_from_the_prediction_without_self_attention(tiny_model, parts):
+    """eps_theta(c_0) + s (eps_theta(c_0) - eps^_theta(c_0)), eps^ with every self-attention returning its values as they are."""
+    conditions, c_0, *_ = parts
+    batch = Batch(torch.randn(2, *tiny_model.latent_shape), torch.tensor([300, 700]), torch.tensor([0, 1]))
+    mine = [module for name, module in tiny_model.network.named_modules() if name.endswith("attn1")]
+    assert mine
+    at = batch.z_t, batch.t, c_0.expand(2, -1, -1)
+    with torch.no_grad():
+        plain = own_prediction(tiny_model, conditions)(batch, {})
+        hooks = [  # by hand: whatever attention computed, its output is what its value projection says of each place
+            module.register_forward_hook(lambda self, given, _: self.to_out[0](self.to_v(given[0]))) for module in mine
+        ]
+        perturbed = predict_noise(tiny_model, *at)
+        for hook in hooks:
+            hook.remove()
+        sharp = own_prediction(tiny_model, conditions, pag_scale=0.5)(batch, {})
+        torch.testing.assert_close(sharp, plain + 0.5 * (plain - perturbed))
+        assert not torch.allclose(perturbed, plain)
+        assert torch.equal(predict_noise(tiny_model, *at), plain), "attention is what it was"
+
+
+def test_switching_self_attention_off_ends_with_the_block_whatever_happens(tiny_model):
+    before = dict(tiny_model.network.attn_processors)
+    with pytest.raises(KeyboardInterrupt), perturbed_attention(tiny_model.network):
+        changed = {name for name, one in tiny_model.network.attn_processors.items() if one is not before[name]}
+        raise KeyboardInterrupt
+    assert changed and all("attn1" in name for name in changed)
+    assert tiny_model.network.attn_processors == before
+
+
 def test_no_redrawing_and_no_steering_is_the_data_of_before_they_could_be_asked_for():
     assert "negative_guidance" not in Erase().decisive() and Erase(negative_guidance=0.5).decisive()["negative_guidance"] == 0.5
+    assert "pag_scale" not in Erase().decisive() and Erase(pag_scale=0.5).decisive()["pag_scale"] == 0.5
     assert "redraw" not in Erase().decisive() and Erase(redraw=0.5).decisive()["redraw"] == 0.5
     assert "redraw" not in Erase(method="esd").decisive()["esd"]
 

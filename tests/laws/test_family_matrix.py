@@ -45,6 +45,7 @@ from driver import judge_by_hand  # noqa: E402
 JOINT, TRANSFORMERS = "reads text and picture in one pass", {"sd3", "flux"}
 REFUSED = {  # (what, family) -> words of the reason; the tiny FLUX is a distilled one
     **{(what, family): JOINT for what in ("uce", "start", "finish") for family in TRANSFORMERS},
+    **{("pag_scale", family): "no self-attention" for family in TRANSFORMERS},
     **{(what, "flux"): "guidance-distilled" for what in ("sld", "negative_prompt")},
     **{(what, "sd3"): "loads no embeddings" for what in ("embedding", "negative_embedding")},
     **{(what, family): "T5's vocabulary is not CLIP's" for what in ("p4d", "unlearndiffatk", "ringabell") for family in TRANSFORMERS},
@@ -124,12 +125,12 @@ def test_what_learned_is_what_the_family_says(studies, family):
     assert losses and all(map(math.isfinite, losses))
 
 
-@pytest.mark.parametrize("name", [*ERASERS, "start", "finish"])
+@pytest.mark.parametrize("name", [*ERASERS, "start", "finish", "pag_scale"])
 @pytest.mark.parametrize("family", tiny_families.FAMILIES)
 def test_every_eraser_works_on_every_family_or_is_refused(studies, model, tmp_path, family, name):
     """What an eraser leaves is read back, put on, and changes the picture; refused is what REFUSED says, and nothing else."""
     study, _ = studies(family)
-    changes = ERASERS.get(name, {f"erase.{name}": "closed_form"}) | ({"erase.method": name} if name in ERASERS else {})
+    changes = ERASERS.get(name, {f"erase.{name}": 0.5 if name == "pag_scale" else "closed_form"}) | ({"erase.method": name} if name in ERASERS else {})
     config = with_overrides(study.config, {"erase.checkpoint_seconds": 1e9, **changes})
     run = StageRun("erase", tmp_path, "key", config.seed)
     parts = model, Generated.load(study), RewardResult.load(study), Inverted.load(study), Workspace(study.root, config), config.erase

@@ -70,6 +70,8 @@ def estimate(config: StudyConfig, times: dict) -> dict[str, float]:
     step = seconds_of(times["erase"], 2 * size if kept else size) + forward(size) * (2 if kept else 1)
     if e.method in ("sdd", "hardened") and e.negative_guidance:  # what is steered away from
         step += forward(2 * size)
+    if e.method in ("sdd", "hardened") and e.pag_scale:  # without self-attention
+        step += forward(size)
     run = {"teacher": e.sampling_steps * forward(2 * size) / 2, "replay": size * forward(2 * e.replay_runs) / e.replay_runs, "forward": 0.0}
     run["mix"] = e.mix_share * run["replay"]
     probes = 2 * forward(PROBES) / LOG_EVERY

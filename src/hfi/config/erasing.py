@@ -104,7 +104,10 @@ class Hardened(Section):
     patience: Positive = Field(2, description="rounds in a row off the front of erasure and damage after which it stops")
 
 
-SDD_ALONE = ("negative_guidance", "start", "start_preservation", "finish", "finish_preservation", "trainable", "lora_rank", "lora_alpha")
+SDD_ALONE = (
+    *("negative_guidance", "pag_scale", "start", "start_preservation", "finish", "finish_preservation"),
+    *("trainable", "lora_rank", "lora_alpha"),
+)
 
 
 class Erase(Training):
@@ -132,6 +135,13 @@ class Erase(Training):
         ge=0,
         description="eta: how far the target lies beyond the student's own prediction, away from the concept as the original model has it; "
         "0: that prediction (SDD), which shows the concept as often as pictures of no prompt do (ours, off)",
+    )
+    pag_scale: float = Field(
+        0.0,
+        ge=0,
+        description="s: how far the target lies beyond that prediction, away from what the student predicts without self-attention "
+        "(perturbed-attention guidance, arXiv 2403.17377): pictures of no prompt are vague, and SDD teaches an erased prompt to draw "
+        "those; 0: it does (ours, off)",
     )
     templates: tuple[str, ...] = Field(
         ("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}"
@@ -199,6 +209,8 @@ class Erase(Training):
         defaults = {"method": "sdd", "concept": "tokens", "words": []}
         if not self.negative_guidance:
             defaults |= {"negative_guidance": 0.0}
+        if not self.pag_scale:
+            defaults |= {"pag_scale": 0.0}
         if self.finish == "steps":
             defaults |= {"finish": "steps", "finish_preservation": self.finish_preservation}
         if self.trainable == "cross_attention":

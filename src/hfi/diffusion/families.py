@@ -15,6 +15,7 @@ from hfi.errors import HFIError
 STAGES = ("generate", "label", "reward", "invert", "erase", "evaluate", "report")
 TESTED = {"torch": "2.13.0", "diffusers": "0.42.1", "transformers": "5.23.0"}  # the pins of constraints.txt
 JOINT = "its attention reads text and picture in one pass, so keys and values of words are no linear map that a closed form could edit"
+SELF = "its attention reads text and picture in one pass, so there is no self-attention of the picture to switch off"
 VOCABULARIES = "T5's vocabulary is not CLIP's, so no row of token ids is a prompt for all of its text encoders"
 
 
@@ -92,6 +93,7 @@ SD3 = Family(
     ("stabilityai/stable-diffusion-3.5-medium",),
     {
         "closed_form": JOINT,
+        "perturbed_attention": SELF,
         "embedding": "diffusers' pipeline of this family loads no embeddings, and no other tool's rules for them were found",
         "token_search": VOCABULARIES,
     },
@@ -110,6 +112,7 @@ FLUX = Family(
     ("black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell"),
     {
         "closed_form": JOINT,
+        "perturbed_attention": SELF,
         "token_search": VOCABULARIES,
     },
 )

@@ -34,6 +34,17 @@ def steered_target(own: Tensor, eps_0: Tensor, eps_s: Tensor, eta: float) -> Ten
     return own - eta * (eps_s - eps_0)
 
 
+def sharpened(eps: Tensor, perturbed: Tensor, scale: float) -> Tensor:
+    """eps + s (eps - eps^): away from what the network predicts where its self-attention sees each place alone.
+
+    The rule is that of perturbed-attention guidance (PAG, arXiv 2403.17377, a sampler); that it bends what an erased prompt learns is ours.
+
+    Args:
+        eps, perturbed: predictions at the same states under the same conditions (B, C, h, w).
+    """
+    return eps + scale * (eps - perturbed)
+
+
 def preservation_loss(eps: Tensor, eps_original: Tensor) -> Tensor:
     """||eps_theta(z_t, t, c) - eps_original(z_t, t, c)||^2 on benign prompts (ours, not the paper's)."""
     return (eps - eps_original.detach()).square().mean()

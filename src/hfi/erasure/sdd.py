@@ -20,12 +20,13 @@ from hfi.diffusion.families import require
 from hfi.diffusion.lora import low_rank, weight_delta
 from hfi.diffusion.model import Model, predict_noise
 from hfi.diffusion.networks import token_rows
+from hfi.diffusion.perturbed import perturbed_attention
 from hfi.erasure.closed_form import closed_form
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.delta import Delta
 from hfi.erasure.latents import Batch
 from hfi.erasure.loop import Benign, Target, train
-from hfi.erasure.objective import steered_target
+from hfi.erasure.objective import sharpened, steered_target
 from hfi.erasure.trainable import cross_attention, swapped
 from hfi.errors import HFIError
 
@@ -49,6 +50,8 @@ def train_sdd(
             require(model.family, "closed_form", f"erase.{name}")
             if config.trainable == "lora":
                 raise HFIError("goes with erase.trainable=cross_attention", field=f"erase.{name}", remedy=f"leave out erase.{name}")
+    if config.pag_scale:
+        require(model.family, "perturbed_attention", "erase.pag_scale", remedy="set it to 0")
     trained = cross_attention(model.network)
     original = {name: parameter.data for name, parameter in trained.items()}
     parts = (conditions, c_0, stored, benign, config, seed, resume)
@@ -61,7 +64,7 @@ def train_sdd(
 
     if begin is None and config.start == "closed_form":
         begin = edited(original, config.start_preservation)
-    target = own_prediction(model, conditions, trained, config.negative_guidance)
+    target = own_prediction(model, conditions, trained, config.negative_guidance, config.pag_scale)
     change = train(model, trained, target, *parts, snapshots=config.snapshot_steps(), begin=begin, **hooks)
     if config.finish == "closed_form":
         left = {name: weight + change[name].to(weight) for name, weight in original.items()}
@@ -80,19 +83,27 @@ def _low_rank(model: Model, trained: Mapping, parts: tuple, config: Erase, seed:
 
         if on_snapshot := hooks.get("on_snapshot"):
             hooks = {**hooks, "on_snapshot": lambda done, change: on_snapshot(done, as_weights(change))}
-        target = own_prediction(model, parts[0], adapters, config.negative_guidance)
+        target = own_prediction(model, parts[0], adapters, config.negative_guidance, config.pag_scale)
         return as_weights(train(model, adapters, target, *parts, snapshots=config.snapshot_steps(), **hooks))
 
 
-def own_prediction(model: Model, conditions: Conditions, trained: Mapping[str, Parameter] = {}, eta: float = 0.0) -> Target:  # noqa: B006
-    """What the student itself predicts under each condition's target: the empty prompt, in the paper; with eta, away from the concept.
+def own_prediction(
+    model: Model, conditions: Conditions, trained: Mapping[str, Parameter] = {}, eta: float = 0.0, pag_scale: float = 0.0  # noqa: B006
+) -> Target:
+    """What the student itself predicts under each condition's target: the empty prompt, in the paper.
 
-    Away from what the concept adds to the rest of its prompt: to "in the style of noto" where that is "a dagger in the style of noto", so
-    that no style is steered away from.
+    Args:
+        eta: steers it away from what the concept adds to the rest of its prompt: to "in the style of noto" where that is "a dagger in
+            the style of noto", so that no style is steered away from.
+        pag_scale: sharpens it, away from what the student predicts without self-attention.
     """
 
     def target(batch: Batch, original: Mapping[str, Tensor]) -> Tensor:
-        own = predict_noise(model, batch.z_t, batch.t, conditions.target[batch.condition])
+        at = batch.z_t, batch.t, conditions.target[batch.condition]
+        own = predict_noise(model, *at)
+        if pag_scale:
+            with perturbed_attention(model.network):
+                own = sharpened(own, predict_noise(model, *at), pag_scale)
         if not eta:
             return own
         with swapped(trained, original):
