@@ -81,7 +81,8 @@ def scores(model: Model, delta: Delta | dict, study: Workspace, options: argpars
 
 def step_over_bare_passes(model: Model, conditions, c_0, stored, settings, repeats: int = 30) -> float:
     """Seconds of a whole `forward` step over those of its bare passes (two forwards, one with a backward), interleaved."""
-    config = settings.model_copy(update={"latents": "forward", "preservation": 0.0, "steps": 1, "accumulate": 1})
+    plain = {"preservation": 0.0, "negative_guidance": 0.0, "pag_scale": 0.0}  # the paper's passes
+    config = settings.model_copy(update={"latents": "forward", "steps": 1, "accumulate": 1, **plain})
     size, trained = config.batch_size, cross_attention(model.unet)
     z_0, t = stored[torch.arange(size) % len(stored)].to(model.device), torch.full((size,), 500)
     z_t, c_s = add_noise(model, z_0, torch.randn_like(z_0), t), conditions.c[torch.arange(size) % len(conditions.c)]

@@ -179,3 +179,17 @@ def study_settings(root: Path) -> dict:
             "guidance_scale": 2.0,
         },
     }
+
+
+def wanted(model, target, batch, trained=None, original=None):
+    """What an eraser's target asks of the student under its present weights, as the loop would ask: original weights first."""
+    from hfi.diffusion.model import predict_noise
+    from hfi.erasure.trainable import swapped
+
+    asked = target.of_original(batch) if target.of_original else None
+    if asked is None:
+        return target.wanted(batch, batch.z_t[:0])
+    times = len(asked) // len(batch.t)
+    with swapped(trained, original):
+        frozen = predict_noise(model, batch.z_t.repeat(times, 1, 1, 1), batch.t.repeat(times), asked)
+    return target.wanted(batch, frozen)

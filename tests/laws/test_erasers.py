@@ -137,7 +137,7 @@ def test_esd_aims_past_the_empty_prompt_of_the_original_model(tiny_model, parts,
         eps_0 = predict_noise(tiny_model, batch.z_t, batch.t, c_0.expand(2, -1, -1))
         eps_s = predict_noise(tiny_model, batch.z_t, batch.t, conditions.c[:2])
         with applied(tiny_model, {name: torch.ones_like(value) for name, value in original.items()}):
-            found = seen["target"](batch, original)
+            found = tiny.wanted(tiny_model, seen["target"], batch, seen["trained"], original)
     torch.testing.assert_close(found, eps_0 - 2.0 * (eps_s - eps_0), rtol=1e-4, atol=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_concept_ablation_learns_its_own_prediction_under_the_anchor(tiny_model)
     batch = Batch(torch.randn(2, 4, 4, 4), torch.tensor([300, 600]), torch.tensor([0, 1]))
     shift = {name: 0.01 * torch.ones_like(value) for name, value in cross_attention(tiny_model.unet).items()}
     with torch.no_grad(), applied(tiny_model, shift):
-        found = own_prediction(tiny_model, conditions)(batch, {})
+        found = tiny.wanted(tiny_model, own_prediction(tiny_model, conditions), batch)
         torch.testing.assert_close(found, predict_noise(tiny_model, batch.z_t, batch.t, encode_prompts(tiny_model, ["thing", "a thing"])))
     eps_s, anchor = torch.tensor([1.0, 3.0], requires_grad=True), torch.tensor([0.5, 0.5], requires_grad=True)
     loss = sdd_loss(eps_s, anchor)

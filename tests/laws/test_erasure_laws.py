@@ -13,7 +13,7 @@ import torch
 import tiny
 from hfi.config import Erase, parse_config
 from hfi.diffusion.model import predict_noise
-from hfi.diffusion.perturbed import perturbed_attention
+from hfi.diffusion.perturbed import second_half_perturbed
 from hfi.diffusion.text import encode_prompts, last_states
 from hfi.erasure import erase as erase_stage
 from hfi.erasure.closed_form import closed_form
@@ -341,8 +341,8 @@ def test_the_target_moves_away_from_what_the_concept_adds_to_the_rest_of_its_pro
             return predict_noise(tiny_model, batch.z_t, batch.t, encode_prompts(tiny_model, [text]))
 
     with swapped(trained, student), torch.no_grad():
-        plain = own_prediction(tiny_model, conditions)(batch, original)
-        steered = own_prediction(tiny_model, conditions, trained, 0.5)(batch, original)
+        plain = tiny.wanted(tiny_model, own_prediction(tiny_model, conditions), batch, trained, original)
+        steered = tiny.wanted(tiny_model, own_prediction(tiny_model, conditions, 0.5), batch, trained, original)
     torch.testing.assert_close(plain, predicted("", student))
     added = predicted("a cat in the style of oil", original) - predicted("in the style of oil", original)
     torch.testing.assert_close(steered, plain - 0.5 * added)
@@ -357,14 +357,14 @@ def test_the_sharpened_target_moves_away_from_the_prediction_without_self_attent
     assert mine
     at = batch.z_t, batch.t, c_0.expand(2, -1, -1)
     with torch.no_grad():
-        plain = own_prediction(tiny_model, conditions)(batch, {})
+        plain = tiny.wanted(tiny_model, own_prediction(tiny_model, conditions), batch)
         hooks = [  # by hand: whatever attention computed, its output is what its value projection says of each place
             module.register_forward_hook(lambda self, given, _: self.to_out[0](self.to_v(given[0]))) for module in mine
         ]
         perturbed = predict_noise(tiny_model, *at)
         for hook in hooks:
             hook.remove()
-        sharp = own_prediction(tiny_model, conditions, pag_scale=0.5)(batch, {})
+        sharp = tiny.wanted(tiny_model, own_prediction(tiny_model, conditions, pag_scale=0.5), batch)
         torch.testing.assert_close(sharp, plain + 0.5 * (plain - perturbed))
         assert not torch.allclose(perturbed, plain)
         assert torch.equal(predict_noise(tiny_model, *at), plain), "attention is what it was"
@@ -372,7 +372,7 @@ def test_the_sharpened_target_moves_away_from_the_prediction_without_self_attent
 
 def test_switching_self_attention_off_ends_with_the_block_whatever_happens(tiny_model):
     before = dict(tiny_model.network.attn_processors)
-    with pytest.raises(KeyboardInterrupt), perturbed_attention(tiny_model.network):
+    with pytest.raises(KeyboardInterrupt), second_half_perturbed(tiny_model.network):
         changed = {name for name, one in tiny_model.network.attn_processors.items() if one is not before[name]}
         raise KeyboardInterrupt
     assert changed and all("attn1" in name for name in changed)

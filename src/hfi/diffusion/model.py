@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -306,16 +306,22 @@ def predict_noise(model: Model, z_t: Tensor, t: Tensor, c: Tensor, guidance: flo
         c: text conditions (B, L, D).
         guidance: what a guidance-distilled network is told (FLUX.1-dev; None: 1, unguided); others take none.
     """
+    return spread(model, lambda *batch: network_eps(model, *batch, guidance), z_t, t, c)
 
-    def passes(z_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        t = t.to(z_t.device)
-        if model.prediction == "flow":
-            return flow_eps(model, z_t, t, c, guidance)
-        with model.autocast():
-            out = unet_output(model, z_t, t, c)
-        return to_eps(out.float(), z_t, model.alpha_bar.to(z_t.device)[t], model.prediction)
 
-    return in_threads(passes, z_t, t, c) if spread_over_threads(model.network, model.device) else passes(z_t, t, c)
+def spread(model: Model, passes: Callable[..., Tensor], *batch: Tensor) -> Tensor:
+    """passes(*batch), over the cores where that pays; `passes` must treat each element of the batch alone."""
+    return in_threads(passes, *batch) if spread_over_threads(model.network, model.device) else passes(*batch)
+
+
+def network_eps(model: Model, z_t: Tensor, t: Tensor, c: Tensor, guidance: float | None = None) -> Tensor:
+    """`predict_noise` in one pass of the network."""
+    t = t.to(z_t.device)
+    if model.prediction == "flow":
+        return flow_eps(model, z_t, t, c, guidance)
+    with model.autocast():
+        out = unet_output(model, z_t, t, c)
+    return to_eps(out.float(), z_t, model.alpha_bar.to(z_t.device)[t], model.prediction)
 
 
 def to_eps(out: Tensor, z_t: Tensor, alpha_bar_t: Tensor, prediction: str) -> Tensor:

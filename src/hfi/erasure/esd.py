@@ -11,19 +11,18 @@ eta 2, states of the original model) are not the paper's and not these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from hfi.config import Erase
-from hfi.diffusion.model import Model, predict_noise
+from hfi.diffusion.model import Model
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.delta import Delta
-from hfi.erasure.latents import Batch
-from hfi.erasure.loop import Benign, train
+from hfi.erasure.loop import Benign, Target, train
 from hfi.erasure.objective import esd_target
-from hfi.erasure.trainable import cross_attention, other_layers, swapped
+from hfi.erasure.trainable import cross_attention, other_layers
 
 
 def train_esd(
@@ -40,12 +39,10 @@ def train_esd(
     """Fine-tune the layers that `erase.esd.layers` names; arguments and hooks are those of `loop.train`."""
     trained = (cross_attention if config.esd.layers == "esd-x" else other_layers)(model.network)
 
-    def target(batch: Batch, original: Mapping[str, Tensor]) -> Tensor:
-        with swapped(trained, original):
-            under = torch.cat([c_0.expand_as(c_s := conditions.c[batch.condition]), c_s])
-            eps_0, eps_s = predict_noise(model, torch.cat([batch.z_t] * 2), torch.cat([batch.t] * 2), under).chunk(2)
-        return esd_target(eps_0, eps_s, config.esd.negative_guidance)
-
+    target = Target(
+        lambda batch, frozen: esd_target(*frozen.chunk(2), config.esd.negative_guidance),
+        lambda batch: torch.cat([c_0.expand_as(c_s := conditions.c[batch.condition]), c_s]),
+    )
     return Delta(
         train(
             model, trained, target, conditions, c_0, stored, benign, config.esd, seed, resume, snapshots=config.snapshot_steps(), **hooks

@@ -40,7 +40,16 @@ class Benign:
     end: Tensor | None = None
 
 
-Target = Callable[[Batch, Mapping[str, Tensor]], Tensor]
+@dataclass(frozen=True)
+class Target:
+    """What is to be predicted under each c_s of a batch of B states.
+
+    wanted: (batch, what the original weights predict) -> (B, C, h, w); called without gradient, under the student's weights.
+    of_original: batch -> the conditions (k B, L, D), k in turn for every state, of what the original weights are to predict; None: nothing.
+    """
+
+    wanted: Callable[[Batch, Tensor], Tensor]
+    of_original: Callable[[Batch], Tensor] | None = None
 
 
 def train(
@@ -65,8 +74,7 @@ def train(
 
     Args:
         model: the original model; its weights are the original ones again when this returns.
-        target: (batch, original weights) -> the prediction to learn under each c_s of the batch (B, C, h, w); called
-            without gradient, under the student's weights.
+        target: the prediction to learn under each c_s of a batch.
         conditions: the c_s; c_0: the empty prompt (1, L, D).
         stored: z_0 (K, C, h, w) for `forward` and `mix`.
         benign: for the preservation term (ours) and the drift log.
@@ -157,24 +165,36 @@ def _losses(
     step: int,
     micro: int,
 ) -> tuple[Tensor, Tensor]:
-    """The erasing loss and the preservation term of one batch; the student sees both in one pass."""
+    """The erasing loss and the preservation term of one batch; original weights and student predict all that they must in one pass each."""
     c_s, size = conditions.c[batch.condition], len(batch.t)
+    asked = target.of_original(batch) if target.of_original else c_s[:0]
+    times = len(asked) // size
+    z_t, t, c = torch.cat([batch.z_t] * times) if times else batch.z_t[:0], batch.t.repeat(times), asked
+    if config.preservation:
+        benign_rows = _benign_states(model, benign, c_0, size, generator(seed, "preservation", step, micro))
+        z_t, t, c = (torch.cat(both) for both in zip((z_t, t, c), benign_rows, strict=True))
     with torch.no_grad():
-        wanted = target(batch, original)
+        if len(t):
+            with swapped(trained, original):
+                frozen = predict_noise(model, z_t, t, c)
+        else:
+            frozen = z_t
+        wanted = target.wanted(batch, frozen[: len(asked)])
     if not config.preservation:
         return sdd_loss(predict_noise(model, batch.z_t, batch.t, c_s), wanted), torch.zeros(())
-    draw = generator(seed, "preservation", step, micro)
+    both = predict_noise(model, *(torch.cat(pair) for pair in zip((batch.z_t, batch.t, c_s), benign_rows, strict=True)))
+    return sdd_loss(both[:size], wanted), preservation_loss(both[size:], frozen[len(asked) :])
+
+
+def _benign_states(model: Model, benign: Benign, c_0: Tensor, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """z_t (B, C, h, w), t (B,) and c (B, L, D) of benign pictures, noised."""
     chosen = torch.randint(len(benign.latents), (size,), generator=draw)
     z_0 = benign.latents[chosen].to(model.device)
     t = torch.randint(model.timesteps, (size,), generator=draw)
     z_t = add_noise(model, z_0, torch.randn(z_0.shape, generator=draw).to(model.device), t)
     # one in eight keeps the empty prompt's prediction, the target of the erasure, where it was
     empty = (torch.rand(size, generator=draw) < 0.125).view(-1, 1, 1).to(model.device)
-    c = torch.where(empty, c_0, benign.c[chosen])
-    with torch.no_grad(), swapped(trained, original):
-        kept = predict_noise(model, z_t, t, c)
-    both = predict_noise(model, torch.cat([batch.z_t, z_t]), torch.cat([batch.t, t]), torch.cat([c_s, c]))
-    return sdd_loss(both[:size], wanted), preservation_loss(both[size:], kept)
+    return z_t, t, torch.where(empty, c_0, benign.c[chosen])
 
 
 def _probe(model: Model, benign: Benign, c_0: Tensor, original: dict[str, Tensor], trained: Mapping, seed: int) -> Callable[[], dict]:

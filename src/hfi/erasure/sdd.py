@@ -13,21 +13,20 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from hfi.config import Erase
 from hfi.diffusion.families import require
 from hfi.diffusion.lora import low_rank, weight_delta
 from hfi.diffusion.model import Model, predict_noise
 from hfi.diffusion.networks import token_rows
-from hfi.diffusion.perturbed import perturbed_attention
+from hfi.diffusion.perturbed import predict_perturbed
 from hfi.erasure.closed_form import closed_form
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.delta import Delta
 from hfi.erasure.latents import Batch
 from hfi.erasure.loop import Benign, Target, train
 from hfi.erasure.objective import sharpened, steered_target
-from hfi.erasure.trainable import cross_attention, swapped
+from hfi.erasure.trainable import cross_attention
 from hfi.errors import HFIError
 
 
@@ -64,7 +63,7 @@ def train_sdd(
 
     if begin is None and config.start == "closed_form":
         begin = edited(original, config.start_preservation)
-    target = own_prediction(model, conditions, trained, config.negative_guidance, config.pag_scale)
+    target = own_prediction(model, conditions, config.negative_guidance, config.pag_scale)
     change = train(model, trained, target, *parts, snapshots=config.snapshot_steps(), begin=begin, **hooks)
     if config.finish == "closed_form":
         left = {name: weight + change[name].to(weight) for name, weight in original.items()}
@@ -83,13 +82,11 @@ def _low_rank(model: Model, trained: Mapping, parts: tuple, config: Erase, seed:
 
         if on_snapshot := hooks.get("on_snapshot"):
             hooks = {**hooks, "on_snapshot": lambda done, change: on_snapshot(done, as_weights(change))}
-        target = own_prediction(model, parts[0], adapters, config.negative_guidance, config.pag_scale)
+        target = own_prediction(model, parts[0], config.negative_guidance, config.pag_scale)
         return as_weights(train(model, adapters, target, *parts, snapshots=config.snapshot_steps(), **hooks))
 
 
-def own_prediction(
-    model: Model, conditions: Conditions, trained: Mapping[str, Parameter] = {}, eta: float = 0.0, pag_scale: float = 0.0  # noqa: B006
-) -> Target:
+def own_prediction(model: Model, conditions: Conditions, eta: float = 0.0, pag_scale: float = 0.0) -> Target:
     """What the student itself predicts under each condition's target: the empty prompt, in the paper.
 
     Args:
@@ -98,17 +95,12 @@ def own_prediction(
         pag_scale: sharpens it, away from what the student predicts without self-attention.
     """
 
-    def target(batch: Batch, original: Mapping[str, Tensor]) -> Tensor:
+    def wanted(batch: Batch, frozen: Tensor) -> Tensor:
         at = batch.z_t, batch.t, conditions.target[batch.condition]
-        own = predict_noise(model, *at)
-        if pag_scale:
-            with perturbed_attention(model.network):
-                own = sharpened(own, predict_noise(model, *at), pag_scale)
-        if not eta:
-            return own
-        with swapped(trained, original):
-            under = torch.cat([conditions.reading[batch.condition], conditions.c[batch.condition]])
-            eps_0, eps_s = predict_noise(model, torch.cat([batch.z_t] * 2), torch.cat([batch.t] * 2), under).chunk(2)
-        return steered_target(own, eps_0, eps_s, eta)
+        own = sharpened(*predict_perturbed(model, *at), pag_scale) if pag_scale else predict_noise(model, *at)
+        return steered_target(own, *frozen.chunk(2), eta) if eta else own
 
-    return target
+    def rest_and_concept(batch: Batch) -> Tensor:
+        return torch.cat([conditions.reading[batch.condition], conditions.c[batch.condition]])
+
+    return Target(wanted, rest_and_concept if eta else None)
