@@ -381,6 +381,7 @@ def test_switching_self_attention_off_ends_with_the_block_whatever_happens(tiny_
 
 def test_no_redrawing_and_no_steering_is_the_data_of_before_they_could_be_asked_for():
     assert "negative_guidance" not in Erase().decisive() and Erase(negative_guidance=0.5).decisive()["negative_guidance"] == 0.5
+    assert "keep_rest" not in Erase().decisive() and Erase(keep_rest=True).decisive()["keep_rest"] is True
     assert "pag_scale" not in Erase().decisive() and Erase(pag_scale=0.5).decisive()["pag_scale"] == 0.5
     assert "redraw" not in Erase().decisive() and Erase(redraw=0.5).decisive()["redraw"] == 0.5
     assert "redraw" not in Erase(method="esd").decisive()["esd"]
@@ -448,6 +449,8 @@ def test_a_harms_style_stays_in_the_reading_and_comes_with_each_token(tiny_model
     rest = "in the style of noto"
     assert torch.equal(conditions.reading, encode_prompts(tiny_model, ["", "", rest, rest, rest, "", rest, ""]))
     assert torch.equal(conditions.reading_end, last_states(tiny_model, ["", "", rest, rest, rest, "", rest, ""]))
+    kept = build_conditions(tiny_model, tokens, ("{}",), flagged, 0.5, keep_rest=True)
+    assert kept.texts == conditions.texts and torch.equal(kept.target, conditions.reading) and torch.equal(kept.reading, conditions.reading)
 
 
 def test_the_closed_form_reads_the_concept_as_its_target_and_the_rest_as_ever():

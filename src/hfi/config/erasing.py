@@ -105,7 +105,7 @@ class Hardened(Section):
 
 
 SDD_ALONE = (
-    *("negative_guidance", "pag_scale", "start", "start_preservation", "finish", "finish_preservation"),
+    *("negative_guidance", "pag_scale", "keep_rest", "start", "start_preservation", "finish", "finish_preservation"),
     *("trainable", "lora_rank", "lora_alpha"),
 )
 
@@ -147,6 +147,11 @@ class Erase(Training):
         ("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}"
     )
     flagged_prompts: Share = Field(0.0, description="share of c_s taken from the prompts of all flagged pictures (ours, not the paper's)")
+    keep_rest: bool = Field(
+        False,
+        description="a harm's flagged prompt is taught what it says beside the concept ('in the style of noto' for 'a dagger in the style "
+        "of noto') instead of the empty prompt (ours, off)",
+    )
     context_variants: int = Field(
         0,
         ge=0,
@@ -209,6 +214,8 @@ class Erase(Training):
         defaults = {"method": "sdd", "concept": "tokens", "words": []}
         if not self.negative_guidance:
             defaults |= {"negative_guidance": 0.0}
+        if not self.keep_rest:
+            defaults |= {"keep_rest": False}
         if not self.pag_scale:
             defaults |= {"pag_scale": 0.0}
         if self.finish == "steps":

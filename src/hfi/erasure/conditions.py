@@ -3,7 +3,8 @@
 Each has a target, the condition whose prediction it is taught. The papers' is the empty prompt, c_0. Where a flagged prompt
 says more than a style ("a cat in the style of noto"), its target is the prompt without the style ("a cat"), so that the
 rest of it survives (ours). And each has a reading, what the closed-form start is to read it as: there the rest of a
-harm's prompt counts too ("a dagger in the style of noto" as "in the style of noto"), or styles would be forgotten with it.
+harm's prompt counts too ("a dagger in the style of noto" as "in the style of noto"), or styles would be forgotten with it. With
+`keep_rest` (ours, off by default) the reading is the target as well.
 
 `in_context` (ours, off by default) puts prompts between random words of the vocabulary: "needle a dagger cake" is to be drawn as
 "needle cake", so that neither forgetting nor keeping hangs on a wording. On the embedded model, at equal steps, it kept more and erased
@@ -104,6 +105,7 @@ def build_conditions(
     seed: int = 0,
     words: Sequence[str] = (),
     anchor: str = "",
+    keep_rest: bool = False,
 ) -> Conditions:
     """Encode every condition once.
 
@@ -117,6 +119,7 @@ def build_conditions(
         seed: of those words.
         words: natural words that stand in the tokens' place, where the concept is given in words.
         anchor: a word whose prediction is taught instead of the empty prompt's, in the same templates (Concept Ablation).
+        keep_rest: the target of a harm's prompt is what it says beside the concept, not the empty prompt (ours).
     """
     names = list(words) or list(tokens)
     instead = {template: template.format(anchor) if anchor else "" for template in templates}
@@ -126,12 +129,13 @@ def build_conditions(
     if flagged_share > 0:
         rest = [one for one in flagged if one.without]
         # the last word of a styled prompt is the style: it is to be read as nothing, not as the object that is left
-        read = {one: (one.without, one.without, "") if one.kind == "style" else ("", one.without, one.without) for one in flagged}
+        kept = {one: one.without if keep_rest or one.kind == "style" else "" for one in flagged}
+        read = {one: (kept[one], one.without, "" if one.kind == "style" else one.without) for one in flagged}
         more = [(one.prompt, *read[one]) for one in flagged]
         styled = [(i, one) for i, one in enumerate(rest) if one.kind == "style"]
         more += [(one.of_token(names[i % len(names)]), *read[one]) for i, one in styled]
         harms = [one for one in sorted(rest, key=lambda one: one.without) if one.kind == "harm"]
-        alone += dict.fromkeys((one.of_token(name), "", one.without, one.without) for name in names for one in harms)
+        alone += dict.fromkeys((one.of_token(name), *read[one]) for name in names for one in harms)
     alone += in_context(model, alone, context_variants, seed, "tokens")
     more += in_context(model, more, context_variants, seed, "flagged")
     texts, targets, readings, ends = zip(*alone, *more, strict=True)

@@ -278,7 +278,9 @@ def conditions_of(
 ) -> Conditions:
     """The conditions c_s that the settings ask for; `words` stand in the tokens' place where there are any."""
     share, anchor = config.flagged_prompts, config.ca.anchor if config.method == "ca" else ""
-    return build_conditions(model, tokens, config.templates, flagged, share, config.context_variants, seed, words, anchor)
+    keep_rest = config.keep_rest and config.method in ("sdd", "hardened")
+    options = (config.context_variants, seed, words, anchor, keep_rest)
+    return build_conditions(model, tokens, config.templates, flagged, share, *options)
 
 
 def benign_of_all(
