@@ -67,11 +67,10 @@ def estimate(config: StudyConfig, times: dict) -> dict[str, float]:
         return steps * sum(seconds_of(times["invert"], i.batch_size * n) + seconds_of(times["text"], TEMPLATES * n) for n in groups)
 
     size, kept = e.batch_size, bool(e.preservation)
-    step = seconds_of(times["erase"], 2 * size if kept else size) + forward(size) * (2 if kept else 1)
-    if e.method in ("sdd", "hardened") and e.negative_guidance:  # what is steered away from
-        step += forward(2 * size)
-    if e.method in ("sdd", "hardened") and e.pag_scale:  # without self-attention
-        step += forward(size)
+    ours = e.method in ("sdd", "hardened")
+    frozen = kept + 2 * (ours and e.negative_guidance > 0)  # what the original weights predict, in one pass
+    own = 2 if ours and e.pag_scale else 1  # with and without self-attention
+    step = seconds_of(times["erase"], 2 * size if kept else size) + forward(own * size) + (forward(frozen * size) if frozen else 0.0)
     run = {"teacher": e.sampling_steps * forward(2 * size) / 2, "replay": size * forward(2 * e.replay_runs) / e.replay_runs, "forward": 0.0}
     run["mix"] = e.mix_share * run["replay"]
     probes = 2 * forward(PROBES) / LOG_EVERY
