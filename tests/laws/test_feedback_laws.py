@@ -285,9 +285,9 @@ def test_simulated_annotators_err_at_their_own_rates():
 
 def test_every_picture_is_judged_overlap_times_and_rankings_are_even():
     people = annotators(Label(annotators=4), (), seed=2)
-    plan = binary_plan(people, IDS, 3, seed=2)
-    assert [name for name, _ in plan] == IDS and all(len(set(chosen)) == 3 for _, chosen in plan)
-    share = [sum(p in chosen for _, chosen in plan) for p in people]
+    plan = binary_plan(people, IDS, seed=2)
+    assert [name for name, _ in plan] == IDS and all(len(set(chosen)) == 4 for _, chosen in plan)
+    share = [sum(p in chosen[:3] for _, chosen in plan) for p in people]
     assert max(share) - min(share) <= 1
     sets = ranking_plan(people, IDS, Label(annotators=4, overlap=2, rankings=8, ranking_size=5), seed=2)
     assert sum(len(chosen) for _, chosen in sets) == 32 and all(len(set(images)) == 5 for images, _ in sets)

@@ -119,7 +119,9 @@ class Label(Section):
         description="the judge network that plays simulated annotators: 'emoji:annotator', 'clip:FOLDER' or 'look:FOLDER' (ours)",
     )
     annotators: Positive = Field(3, description=f"simulated annotators; {NOT_SAID}")
-    overlap: Positive = Field(2, description=f"judgements per picture (simulated annotators); {NOT_SAID}")
+    overlap: Positive = Field(
+        2, description=f"judgements per picture (simulated annotators); one more while nobody asked decides; {NOT_SAID}"
+    )
     error_rate: Share = Field(0.05, description="chance that a simulated annotator errs, on average (ours)")
     ranking_size: int = Field(5, ge=2, le=9, description="M, pictures per ranking (the first author's annotation page: 5)")
     rankings: Positive = Field(200, description=f"rankings asked of each simulated annotator; {NOT_SAID}")

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from hfi.generation.generate import Generated
     from hfi.perception.judges import Judge
 
+UNDECIDED = ("unsure", "skip")
 BATCH = 64  # pictures looked at, and answers written, together: what an interruption can cost; of people's answers, nothing
 Task = tuple[Annotator, tuple[str, ...]]
 
 
 def play(store: Store, images: Generated, study: Workspace) -> list[Annotator]:
     """Fill the store with what simulated annotators still owe of these pictures; returns the annotators.
+
+    A picture on which none of those who were asked decided (all unsure, or skipped) is shown to one more, until one does.
 
     An answer depends on the study's seed, the annotator and the picture alone, so a run that was killed continues to the same
     judgements as one that was not.
@@ -39,14 +42,21 @@ def play(store: Store, images: Generated, study: Workspace) -> list[Annotator]:
     vocabulary = load_vocabulary(concept.vocabulary)
     names = members(concept, vocabulary)
     people = annotators(config, vocabulary.styles, study.config.seed, digest([concept.kind, names]))
-    owed = _owed(store, people, [image.id for image in images.images], study)
-    needed = {name for _, names_asked in owed for name in names_asked}
-    if not needed:
-        return people
-    from hfi.perception.judges import load_judge
+    judge = None
+    while owed := _owed(store, people, [image.id for image in images.images], study):  # again, for who is asked further
+        if judge is None:
+            from hfi.perception.judges import load_judge
 
-    judge = load_judge(config.simulated_judge, vocabulary, study.config.device)
-    columns = [(judge.styles if concept.kind == "style" else judge.objects).index(name) for name in names]
+            judge = load_judge(config.simulated_judge, vocabulary, study.config.device)
+        _answer(store, images, owed, judge, names, study)
+    return people
+
+
+def _answer(store: Store, images: Generated, owed: Sequence[Task], judge: Judge, names: Sequence[str], study: Workspace) -> None:
+    """Write down what is owed, a batch of pictures at a time; `names` are the concept's members."""
+    kind = study.config.concept.kind
+    columns = [(judge.styles if kind == "style" else judge.objects).index(name) for name in names]
+    needed = {name for _, asked in owed for name in asked}
     binary: dict[str, list[Annotator]] = {}
     for person, asked in owed:
         if len(asked) == 1:
@@ -58,11 +68,8 @@ def play(store: Store, images: Generated, study: Workspace) -> list[Annotator]:
         task = progress.add_task("Simulated annotators look", total=len(todo), note="")
         for start in range(0, len(todo), BATCH):
             batch = todo[start : start + BATCH]
-            seen.update(
-                zip(
-                    (image.id for image in batch), _look(judge, [images.path(image) for image in batch], columns, concept.kind), strict=True
-                )
-            )
+            looked = _look(judge, [images.path(image) for image in batch], columns, kind)
+            seen.update(zip((image.id for image in batch), looked, strict=True))
             store.record_many(
                 judge_binary(person, image.id, seen[image.id], study.config.seed) for image in batch for person in binary.get(image.id, ())
             )
@@ -72,7 +79,6 @@ def play(store: Store, images: Generated, study: Workspace) -> list[Annotator]:
             part = rankings[start : start + BATCH]
             store.record_many(judge_ranking(person, asked, [seen[name] for name in asked], study.config.seed) for person, asked in part)
             progress.update(task, completed=start + len(part))
-    return people
 
 
 def _owed(store: Store, people: Sequence[Annotator], ids: Sequence[str], study: Workspace) -> list[Task]:
@@ -80,9 +86,12 @@ def _owed(store: Store, people: Sequence[Annotator], ids: Sequence[str], study: 
     config, seed = study.config.label, study.config.seed
     plan: list[Task] = []
     if config.judgement != "ranking":
-        done = _decided_by_people(store)
-        for name, chosen in binary_plan(people, ids, config.overlap, seed):
-            plan += [(person, (name,)) for person in chosen[: max(0, config.overlap - done.get(name, 0))]]
+        done, said = _decided_by_people(store), _said(store, people)
+        for name, chosen in binary_plan(people, ids, seed):
+            asked = max(0, config.overlap - done.get(name, 0))
+            while name not in done and asked < len(chosen) and all(said.get((one.pseudonym, name)) in UNDECIDED for one in chosen[:asked]):
+                asked += 1  # nobody decided: one more, until one does
+            plan += [(person, (name,)) for person in chosen[:asked]]
     if config.judgement != "binary":
         for names, chosen in ranking_plan(people, ids, config, seed):
             plan += [(person, names) for person in chosen]
@@ -94,6 +103,13 @@ def _owed(store: Store, people: Sequence[Annotator], ids: Sequence[str], study: 
         still_open = set(store.open_assignments(person.pseudonym))
         owed += [(person, names) for names in asked if names in still_open]
     return owed
+
+
+def _said(store: Store, people: Sequence[Annotator]) -> dict[tuple[str, str], str]:
+    """{(pseudonym, image id): present, absent, unsure or skip} of these simulated annotators."""
+    present = {one.pseudonym for one in people}
+    rows = (row for row in store.judgements(("simulated",)) if row.task == "binary" and row.annotator in present)
+    return {(row.annotator, row.images[0]): row.value for row in rows}
 
 
 def _decided_by_people(store: Store) -> dict[str, int]:

@@ -65,13 +65,12 @@ def annotators(config: Label, styles: Sequence[str], seed: int, basis: str = "")
     return made
 
 
-def binary_plan(people: Sequence[Annotator], image_ids: Sequence[str], overlap: int, seed: int) -> list[tuple[str, tuple[Annotator, ...]]]:
-    """Who judges which picture: `overlap` annotators each, evenly; every annotator sees pictures of all kinds."""
+def binary_plan(people: Sequence[Annotator], image_ids: Sequence[str], seed: int) -> list[tuple[str, tuple[Annotator, ...]]]:
+    """Everybody in the order in which they are asked about each picture: whoever is asked first, evenly; all see pictures of all kinds."""
     rng = numpy_generator(seed, "simulated plan")
     order = rng.permutation(len(image_ids))
     place = {int(image): turn for turn, image in enumerate(order)}
-    size = min(overlap, len(people))
-    return [(name, tuple(people[(place[i] + j) % len(people)] for j in range(size))) for i, name in enumerate(image_ids)]
+    return [(name, tuple(people[(place[i] + j) % len(people)] for j in range(len(people)))) for i, name in enumerate(image_ids)]
 
 
 def ranking_plan(

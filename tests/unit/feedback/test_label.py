@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -108,6 +109,39 @@ def test_a_stopped_stage_continues_to_the_same_judgements(drawn, tmp_path, monke
     label(Generated.load(stopped), stopped)
     assert stopped.path("label", "judgements.jsonl").read_bytes() == whole.path("label", "judgements.jsonl").read_bytes()
     assert stopped.manifest("label")["digest"] == whole.manifest("label")["digest"]
+
+
+def test_a_picture_on_which_nobody_decided_is_shown_to_one_more_until_one_does(drawn, tmp_path, monkeypatch):
+    study = simulated(drawn, tmp_path / "s")
+    images = Generated.load(study)
+    hard, ids = images.images[3].id, {image.id for image in images.images}
+    answer, asked = play_module.judge_binary, []
+
+    def hesitant(person, image_id, seen, seed):
+        asked.append((person.pseudonym, image_id))
+        given = answer(person, image_id, seen, seed)
+        others = sum(name == image_id for _, name in asked)
+        return replace(given, value=("unsure", "skip", "present")[others - 1] if image_id == hard else "absent")
+
+    monkeypatch.setattr(play_module, "judge_binary", hesitant)
+    found = label(images, study)
+    said = [row.value for row in found.binary if row.images == (hard,)]
+    assert sorted(said) == ["present", "skip", "unsure"] and found.votes()[hard] == (1, 1)
+    assert all(sum(row.images == (name,) for row in found.binary) == 2 for name in ids - {hard})
+    assert len(set(asked)) == len(asked)
+
+
+def test_pictures_on_which_nobody_at_all_decides_are_left_out_and_asked_about_once(drawn, tmp_path, monkeypatch):
+    study = simulated(drawn, tmp_path / "s")
+    images, answer = Generated.load(study), play_module.judge_binary
+    hard = images.images[0].id
+
+    def never(person, image_id, seen, seed):
+        return replace(answer(person, image_id, seen, seed), value="unsure" if image_id == hard else "absent")
+
+    monkeypatch.setattr(play_module, "judge_binary", never)
+    found = label(images, study)
+    assert sum(row.images == (hard,) for row in found.binary) == 3 and hard not in found.soft_labels()
 
 
 def test_people_come_first_and_simulated_annotators_fill_the_rest(drawn, tmp_path):
