@@ -101,7 +101,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A picture on which annotators differ."""
+    """A picture on which annotators differ, or on which none of several could decide."""
 
     image: str
     present: int
@@ -113,7 +113,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Disagreements:
-    """A page of the queue: the most evenly split first, pictures that a reviewer has decided left out."""
+    """A page of the queue: the most evenly split first, those on which all were unsure last; what a reviewer has decided is left out."""
 
     total: int
     start: int
@@ -169,7 +169,7 @@ def overview(
         images=images,
         judged=int((present + absent > 0).sum()),
         judgements=int(rows.sum()),
-        disagreements=int(_open(now, present, absent).sum()),
+        disagreements=int(_open(now, present, absent, now.votes(UNSURE, rows)).sum()),
         agreement=agreement(store, kinds, seed, round=round),
         ranking_agreement=ranking_agreement(store, kinds, seed, round=round),
         annotators=annotators(store, kinds, round),
@@ -236,13 +236,17 @@ def annotators(store: Store, kinds: Sequence[str] = PEOPLE, round: str = LABEL_R
 def disagreements(
     store: Store, start: int = 0, count: int = 50, kinds: Sequence[str] = PEOPLE, round: str = LABEL_ROUND
 ) -> Disagreements:
-    """A page of pictures on which annotators differ and no reviewer has decided, the most evenly split first."""
+    """A page of pictures on which annotators differ, the most evenly split first, then of those on which all of several were unsure.
+
+    What a reviewer has decided is left out.
+    """
     now = standing(store, round)
     rows = now.of(kinds)
     present, absent, unsure = (now.votes(value, rows) for value in (PRESENT, ABSENT, UNSURE))
-    places = numpy.flatnonzero(_open(now, present, absent))
+    places = numpy.flatnonzero(_open(now, present, absent, unsure))
     total = present[places] + absent[places]
-    order = places[numpy.lexsort((places, -total, numpy.abs(present[places] - absent[places]) / total))]
+    split = numpy.where(total > 0, numpy.abs(present[places] - absent[places]) / numpy.maximum(total, 1), 1.0)
+    order = places[numpy.lexsort((places, -total, split))]
     page = order[max(0, start) : max(0, start) + count].tolist()
     answers = _answers(store, [now.targets[i] for i in page], round)
     items = [
@@ -335,9 +339,10 @@ def _alphas(patterns: ndarray, many: ndarray, mirrored: bool) -> ndarray:
         return numpy.where(expected > 0, 1 - disagreement / expected, numpy.nan)
 
 
-def _open(now: Standing, present: ndarray, absent: ndarray) -> ndarray:
-    """(targets,) whether annotators differ on a picture and no reviewer has decided."""
-    return (present > 0) & (absent > 0) & (now.adjudicated() < 0)
+def _open(now: Standing, present: ndarray, absent: ndarray, unsure: ndarray) -> ndarray:
+    """(targets,) whether annotators differ on a picture, or several were unsure and nobody was not, and no reviewer has decided."""
+    differ, undecided = (present > 0) & (absent > 0), (present + absent == 0) & (unsure > 1)
+    return (differ | undecided) & (now.adjudicated() < 0)
 
 
 def _confusions(now: Standing, rows: ndarray) -> ndarray:

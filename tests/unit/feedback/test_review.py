@@ -133,6 +133,15 @@ def test_the_queue_of_disagreements_and_a_reviewers_last_word(study, store):
     assert review.overview(store).disagreements == 1
 
 
+def test_pictures_on_which_all_were_unsure_come_to_the_reviewer_last(study, store):
+    answers = {"im000": "unsure unsure", "im001": "present present absent", "im002": "unsure", "im003": "unsure unsure absent"}
+    store.record_many(said(name, "abc"[i], value) for name, words in answers.items() for i, value in enumerate(words.split()))
+    found = review.disagreements(store)
+    assert [one.image for one in found.items] == ["im001", "im000"] and review.overview(store).disagreements == 2
+    Queue.of(study, store).adjudicate("reviewer", "im000", "present", "00000000-0000-4000-8000-000000000009")
+    assert [one.image for one in review.disagreements(store).items] == ["im001"]
+
+
 def test_gold_and_repeats(study, store):
     queue = Queue.of(study, store)
     queue.set_gold("im000", "present"), queue.set_gold("im001", "absent")
