@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from textwrap import shorten
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -53,7 +54,7 @@ def main() -> None:
                 place = (x, TOP + y * cell)
                 sheet.paste(Image.open(file).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC), place)
                 draw.rectangle((place[0] - 1, place[1] - 1, place[0] + SIZE, place[1] + SIZE), outline="#ddd")
-            draw.text((x + SIZE // 2, TOP + 2 * cell + 2), name[:16], "#444", small, anchor="ma")
+            draw.text((x + SIZE // 2, TOP + 2 * cell + 2), shorten(name, 17, placeholder=" ..."), "#444", small, anchor="ma")
             x += cell
         x += 4 * GAP
     sheet.save(options.out, optimize=True)
