@@ -19,7 +19,7 @@ from hfi.workspace import Workspace, digest
 
 from .studies import PICTURE, Bench, vocabulary_of
 
-COUNTS = {"explicit": 40, "implicit": 48, "unlisted": 24, "variations": 40, "other": 64, "floor": 60}
+COUNTS = {"explicit": 40, "implicit": 48, "unlisted": 24, "variations": 40, "other": 128, "floor": 60}
 PRIMARY = ("implicit", "unlisted")  # prompts that never name the concept, and members that no feedback prompt named
 KEPT = ("other", "styles")  # objects kept, styles kept, on the same pictures
 BATCH = 64

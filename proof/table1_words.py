@@ -48,7 +48,7 @@ WHY = (
     "oracle list, and a style's name is all of it. A soft token is one name more for the same pictures: an eraser told by tokens "
     "alone forgets the token, and the names much less unless its strength is raised. What guidance takes at inference it takes from "
     "everything. The prompts of flagged pictures carry over to names at strength 1. The place of comparison is coarse: retention is "
-    "of 64 pictures, so one picture is 0.016 and the standard error at 0.95 about 0.03."
+    "of 128 pictures: one picture is 0.008 and the standard error at 0.95 about 0.02."
 )
 METHODS = ("negative_prompt", "sld", "esd", "uce", "sdd")
 ARMS = {"word": "one word", "oracle": "oracle list", "equal": "tokens, equal weights", "hfi": "HFI", "prompts": "HFI + prompts (ours)"}

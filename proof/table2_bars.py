@@ -26,7 +26,7 @@ SETS = ("explicit", "implicit", "variations")
 WHY = (
     "HFI alone tells the eraser soft tokens, and this model's names for the concept stay (table 1). Told the prompts of flagged "
     "pictures as well, the reductions come near the bar; what stays of harms is mostly members that no flagged picture showed "
-    "(docs/results.md, on larger samples). Retention is of 64 pictures, so its standard error is about 0.03."
+    "(docs/results.md, on larger samples). Retention is of 128 pictures, so its standard error is about 0.02."
 )
 ARMS = {"hfi": "HFI + SDD", "prompts": "HFI + prompts + SDD (ours)"}
 

@@ -74,7 +74,9 @@ def _answer(store: Store, images: Generated, owed: Sequence[Task], judge: Judge,
                 judge_binary(person, image.id, seen[image.id], study.config.seed) for image in batch for person in binary.get(image.id, ())
             )
             progress.update(task, completed=start + len(batch))
-        task = progress.add_task("Simulated annotators rank", total=len(rankings), note="", visible=bool(rankings))
+        if not rankings:
+            return
+        task = progress.add_task("Simulated annotators rank", total=len(rankings), note="")
         for start in range(0, len(rankings), BATCH):
             part = rankings[start : start + BATCH]
             store.record_many(judge_ranking(person, asked, [seen[name] for name in asked], study.config.seed) for person, asked in part)
