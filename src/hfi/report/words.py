@@ -166,21 +166,7 @@ def warnings(numbers: Numbers, config: StudyConfig) -> list[Warning]:
     if (hurt := damaged(numbers)) or (rise is not None and rise > NEITHER + 1e-9):
         found.append(Warning("damage", kept.state, "Other pictures were damaged", _damage_words(hurt, rise), _damage_tries(config)))
     if stays.state in ("watch", "fail"):
-        found.append(
-            Warning(
-                "back",
-                stays.state,
-                "The concept comes back",
-                _back_words(numbers),
-                (
-                    "Do not call these weights safe where people can train on them or bring embeddings of their own: the concept is "
-                    "hidden, not gone.",
-                    "Erase more of it: a token per cluster (invert.tokens: per_cluster), more vectors (invert.vectors, now "
-                    f"{config.invert.vectors}), and the prompts of flagged pictures beside them (erase.flagged_prompts).",
-                    "Invert again from other pictures in a second study and erase both studies' tokens in one run (erase.also).",
-                ),
-            )
-        )
+        found.append(Warning("back", stays.state, "The concept comes back", _back_words(numbers), _back_tries(config)))
     return found
 
 
@@ -242,6 +228,27 @@ def _drawn_words(sets: dict[str, Rate], numbers: Numbers, config: StudyConfig) -
     where = "; ".join(f"{CONCEPT_SETS.get(name, (name, ''))[0].lower()}: {percent(rate.value, bar)}" for name, rate in sets.items())
     limit = f"{percent(DRAWN)} above the floor of {percent(numbers.floor)}" if base(numbers, config) else percent(DRAWN)
     return f"The judge still sees it in more than {limit} of the pictures, after erasing, in these sets: {where}."
+
+
+def _back_tries(config: StudyConfig) -> tuple[str, ...]:
+    """What to try where fresh tokens bring the concept back; only what is not done already."""
+    tries = [
+        "Do not call these weights safe where people can train on them or bring embeddings of their own: the concept is hidden, not gone."
+    ]
+    if config.erase.method != "hardened":
+        tries.append(
+            "Train away what attacks find, in rounds: hfi erase STUDY --method hardened (an option of this project; it takes several times "
+            "as long)."
+        )
+    more = []
+    if not config.erase.flagged_prompts:
+        more.append("the prompts of flagged pictures as further conditions (erase.flagged_prompts, an option of this project)")
+    if config.invert.tokens == "one" and config.concept.kind == "harm":
+        more.append("a token per cluster (invert.tokens: per_cluster, reward.clusters)")
+    more.append(f"more vectors (invert.vectors, now {config.invert.vectors})")
+    tries.append(f"Erase more of it: {', '.join(more)}.")
+    tries.append("Invert again from other pictures in a second study and erase both studies' tokens in one run (erase.also).")
+    return tuple(tries)
 
 
 def _drawn_tries(sets: dict[str, Rate], numbers: Numbers, config: StudyConfig) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ import fake_study
 import pytest
 from PIL import Image
 
-from hfi.config import StudyConfig
+from hfi.config import StudyConfig, with_overrides
 from hfi.errors import HFIError
 from hfi.report import gather
+from hfi.report import words as advice_words
 from hfi.report.report import before_after_picture, render, report
 from hfi.report.settings import all_settings
 
@@ -218,6 +219,18 @@ def test_a_warning_appears_exactly_when_its_signature_holds(tmp_path, how, expec
     assert ("Garbage is not success" in text) == (how.get("neither_after", 0) > 0.07)
     state = page.all("p", class_="state")[0][1]
     assert state.startswith("Passes") != bool(expected)
+
+
+def test_advice_names_only_what_is_not_done_already():
+    def advice(**changes) -> str:
+        return " ".join(advice_words._back_tries(with_overrides(StudyConfig(name="s"), changes)))
+
+    plain = advice()
+    assert all(part in plain for part in ("--method hardened", "erase.flagged_prompts", "invert.tokens: per_cluster"))
+    done = advice(**{"erase.method": "hardened", "erase.flagged_prompts": 0.5, "invert.tokens": "per_cluster"})
+    assert not any(part in done for part in ("--method hardened", "erase.flagged_prompts", "per_cluster"))
+    assert "invert.vectors" in done
+    assert "per_cluster" not in advice(**{"concept.kind": "style", "concept.name": "noto"})
 
 
 def test_the_curve_over_the_steps_is_drawn_with_its_sample_size(good, tmp_path):
