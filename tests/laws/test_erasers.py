@@ -21,7 +21,7 @@ from hfi.erasure.ca import anchor_latents
 from hfi.erasure.conditions import Conditions, build_conditions
 from hfi.erasure.delta import Delta, applied, compose, load_delta, save_delta
 from hfi.erasure.erase import METHODS
-from hfi.erasure.hardened import chosen, embedding_attack, finished, front, harden
+from hfi.erasure.hardened import brought, chosen, embedding_attack, finished, front, harden
 from hfi.erasure.latents import Batch
 from hfi.erasure.loop import Benign
 from hfi.erasure.objective import esd_target, sdd_loss
@@ -390,6 +390,13 @@ def test_hardening_resumes_bit_for_bit_within_a_round(tiny_model, parts):
             hardening(tiny_model, parts, points, on_step=stop)
         again, *_ = hardening(tiny_model, parts, points, saved)
         assert same(again.weights, whole.weights) and again.manifest == whole.manifest
+
+
+def test_each_attack_of_hardening_brings_pictures_of_its_own():
+    pictures = torch.arange(40.0).reshape(40, 1, 1, 1)
+    first, again, other = (brought(pictures, 12, 3, "re-inversion", i).flatten().tolist() for i in (0, 0, 1))
+    assert first == again != other and len(set(first)) == 12
+    assert sorted(brought(pictures, 99, 3, 0).flatten().tolist()) == list(range(40))
 
 
 def test_a_prompt_embedding_attack_lowers_the_denoising_loss(tiny_model, parts):

@@ -16,7 +16,7 @@ from hfi.diffusion.text import encode_prompts
 from hfi.inversion.learn import TEMPLATES, Lesson, fresh_state, initial_rows, learn_with_checkpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hfi.config import ReinversionAttack
     from hfi.workspace import StageRun
@@ -48,7 +48,7 @@ def attack(model: Model, target: Target, config: ReinversionAttack, seed: int, r
 
 def reinvert(
     model: Model,
-    latents: Tensor,
+    latents: Tensor | Sequence[Tensor],
     indices: range,
     run: StageRun | Run,
     checkpoint: Path,
@@ -61,12 +61,13 @@ def reinvert(
     """Tokens (n, D) that make the model, with the weights it has now, draw the given pictures.
 
     Args:
-        latents: z_0 of the original model's concept pictures (N, C, h, w); they must not be those that were inverted before.
+        latents: z_0 of the original model's concept pictures (N, C, h, w), or of each attack's own; in a score they must not be those
+            that were inverted before.
         indices: which attacks of several; each starts from rows of its own.
         checkpoint: where an interrupted attack goes on from.
         config: settings of the inversion; `steps` in place of its own.
     """
-    weights = torch.ones(len(latents))
+    pictures = [latents] * len(indices) if isinstance(latents, Tensor) else latents
     starts = (fresh_state(initial_rows(model, config.vectors, config.initial_word, seed, "re-inversion", index)) for index in indices)
-    lessons = [Lesson(index, start, latents, weights) for index, start in zip(indices, starts, strict=True)]
+    lessons = [Lesson(index, start, own, torch.ones(len(own))) for index, start, own in zip(indices, starts, pictures, strict=True)]
     return learn_with_checkpoints(model, lessons, run, checkpoint, config, steps, seed, "re-inversion", kind, on_progress)[0]

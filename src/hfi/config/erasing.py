@@ -93,8 +93,11 @@ class Hardened(Section):
     rounds: Positive = Field(6, description="most rounds after the first; it stops by itself before")
     steps: Positive = Field(200, description="optimiser steps of each of those")
     preservation: float = Field(1.0, gt=0, description="least weight of the retention term in every round")
-    reinversions: Positive = Field(2, description="tokens learned afresh against the model, each round")
+    reinversions: Positive = Field(3, description="tokens learned afresh against the model, each round")
     vectors: Positive = Field(3, description="rows of each; another number than invert.vectors, with which evaluation attacks")
+    attack_pictures: Positive = Field(
+        12, description="pictures that each attack brings, drawn from the top-K: a token of a whole union of things is a weak attack"
+    )
     attack_steps: Positive = Field(200, description="steps of each re-inversion and of each prompt embedding")
     embeddings: Positive = Field(2, description="free prompt embeddings learned against the model, each round")
     embedding_learning_rate: float = Field(1e-2, gt=0, description="Adam on the prompt embedding")

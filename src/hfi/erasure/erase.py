@@ -22,7 +22,7 @@ from hfi.erasure.ca import train_ca
 from hfi.erasure.conditions import Conditions, Flagged, build_conditions, in_context
 from hfi.erasure.delta import Delta, applied, load_delta, save_delta
 from hfi.erasure.esd import train_esd
-from hfi.erasure.hardened import harden
+from hfi.erasure.hardened import brought, harden
 from hfi.erasure.loop import Benign
 from hfi.erasure.negative_prompt import guide_negative
 from hfi.erasure.sdd import train_sdd
@@ -222,14 +222,13 @@ def _needed(score: Score | None) -> Score:
 def _reinversion(model: Model, latents: Tensor, run: StageRun, study: Workspace, config: Erase) -> Callable[[int], list[Tensor]]:
     """A function of the round: tokens (n, D) learned afresh against the model as it is then."""
     hard, kind = config.hardened, study.config.concept.kind
-    settings = study.config.invert.model_copy(update={"vectors": hard.vectors})
+    settings = study.config.invert.model_copy(update={"vectors": hard.vectors, "initial_word": ""})  # its word is erased already
 
     def learn(round_: int) -> list[Tensor]:
         checkpoint = run.path("hardened", f"{round_}.checkpoint.safetensors")
         seed = derive(study.config.seed, "hardened", round_)
-        return reinvert(
-            model, latents, range(hard.reinversions), run, checkpoint, settings, hard.attack_steps, seed, kind, lambda *_: None
-        )
+        own = [brought(latents, hard.attack_pictures, seed, "re-inversion", i) for i in range(hard.reinversions)]
+        return reinvert(model, own, range(hard.reinversions), run, checkpoint, settings, hard.attack_steps, seed, kind, lambda *_: None)
 
     return learn
 

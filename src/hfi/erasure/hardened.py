@@ -3,8 +3,9 @@
 The first round is SDD (sdd.py). Each further round attacks the model as it is, adds what the attacks found to the conditions
 c_s, a share of which they all make up, and goes on training with a term that keeps the original predictions on benign prompts.
 
-It attacks by re-inversion, with seeds, a number of vectors and pictures of its own (the top-K, which scoring does not attack from), and by
-a free prompt embedding. Held out from it, so that scores mean something: every other kind of attack, among them the search for prompt
+It attacks by re-inversion, with seeds, a number of vectors and pictures of its own (of the top-K, which scoring does not attack from), and
+by a free prompt embedding. Each attack brings a few pictures, drawn anew: a token of a whole union of things is vague, draws little, and
+teaches little (docs/log.md). Held out from it, so that scores mean something: every other kind of attack, among them the search for prompt
 tokens and the noise start, every seed that scores, and every number of vectors but `erase.hardened.vectors`.
 
 It stops by itself. After each round the annotators' judge, never the scorer, says how much of the concept is drawn (under prompts or
@@ -153,11 +154,16 @@ def attack(
     hard, rows = config.hardened, reinvert(number)
     tokens = {f"<found-{i}>": row for i, row in enumerate(rows)}
     parts = [encode_prompts(model, list(tokens), tokens)] if tokens else []
-    parts += [
-        embedding_attack(model, latents, c_0, hard.attack_steps, hard.embedding_learning_rate, seed, number, i)
-        for i in range(hard.embeddings)
-    ]
+    for i in range(hard.embeddings):
+        own = brought(latents, hard.attack_pictures, seed, "prompt embedding", number, i)
+        parts.append(embedding_attack(model, own, c_0, hard.attack_steps, hard.embedding_learning_rate, seed, number, i))
     return torch.cat([part.cpu() for part in parts])
+
+
+def brought(latents: Tensor, count: int, seed: int, *index: object) -> Tensor:
+    """The pictures (count, C, h, w) that one attack brings: drawn from those given (K, C, h, w), no picture twice; all of fewer."""
+    order = torch.randperm(len(latents), generator=generator(seed, "brought", *index))
+    return latents[order[:count]]
 
 
 def embedding_attack(model: Model, latents: Tensor, c_0: Tensor, steps: int, learning_rate: float, seed: int, *index: int) -> Tensor:
