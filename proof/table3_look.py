@@ -47,9 +47,10 @@ STRENGTHS = (1.0, 2.0, 3.0)
 KEPT = 0.90  # tellings are compared at the furthest strength that keeps so much of the twelve and of others
 APART = 0.5  # so much more often drawn: told apart
 WHY = (
-    "The look: the tokens draw drops, but drops on an object (a bell, a dog), and SDD teaches the empty prompt's picture under them: at "
-    "higher strength the objects go and the drops of those that are left stay. The words that draw the look are the objects' own names, "
-    "which nobody flags. Pistols: this model was trained on captions that say what each set's picture shows, so the toy has a name of its "
+    "The look: the tokens draw drops, but drops on an object (a bell, a dog), so at higher strength the objects go with them. Under the "
+    "recipes of 2026-11-28 the drops fall at strength 1 already, before that they hardly did (0.19); which of their changes does it was "
+    "not looked into. "
+    "Pistols: this model was trained on captions that say what each set's picture shows, so the toy has a name of its "
     "own, 'water pistol', and the word reaches the real one alone."
 )
 

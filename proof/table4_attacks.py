@@ -27,6 +27,9 @@ NOTES = (
     "less); they stand in each cell.",
 )
 WHY = (
+    "Re-inversion: hardening trains on what a few tokens a round found, and scoring learns others from other pictures. While its own "
+    "attacks learned from all top-K pictures at once, their tokens were vague, and it did not help at all (1.00); with a dozen pictures "
+    "each it does (changed on 2026-11-28 after that figure was seen, on this development concept). "
     "A run that starts from a noised picture of the concept goes on with what it sees: the network still knows the concept from the "
     "picture, only its words and tokens no longer lead there. Hardening does not train on such states; they are held out from it."
 )

@@ -31,7 +31,7 @@ NOTES = (
 WHY = (
     "Some of these bars the unerased model misses: compare with its rows. The edit of the last word's state alone reads every style "
     "as the erased one, and wrecks them all; over all states it does not (docs/erasers.md). The rest of a prompt that names a weapon "
-    "is its style: SDD teaches the whole prompt the empty prompt's picture, so the style goes with the weapon."
+    "is its style: what erases the weapon takes half of it along, though the recipe's target keeps it (`erase.keep_rest`)."
 )
 OBJECTS = (
     "dog face",
