@@ -99,6 +99,9 @@ class Made:
 def make(cells: Sequence[Cell], bench: object, root: Path = CELLS, minutes: float = 0.0) -> Made:
     """Make what is missing, in order. A cell that fails is told and left out; the others are still made.
 
+    Several processes may share the work: one that needs a study which another is at waits for it, and a cell that another one has made
+    meanwhile is passed over.
+
     Args:
         minutes: stop before a cell that would, at the pace so far, end later; 0: no cap.
     """
@@ -108,6 +111,8 @@ def make(cells: Sequence[Cell], bench: object, root: Path = CELLS, minutes: floa
     with bar() as progress:
         task = progress.add_task("Proof", total=round(cost(todo)), note="")
         for number, cell in enumerate(todo, 1):
+            if cell.path(root).exists():
+                continue
             fresh = [(name, seconds) for name, seconds in cell.parts if name not in paid]
             needs, elapsed = cell.seconds + sum(seconds for _, seconds in fresh), time.monotonic() - began
             pace = (elapsed + 60) / (spent + 60)  # the estimates count for a minute: one quick cell says little

@@ -187,7 +187,7 @@ def prepared(
     changes = {**bench.changes, **changes}
     config = with_overrides(study_config(topic, changes), {"device": bench.device})
     study = Workspace(bench.folder / folder_name(topic, changes, judging), config)
-    with study.lock():
+    with study.lock(wait=True):
         study.save_config()
         if study.is_done("invert"):
             return study
@@ -256,7 +256,7 @@ def erased(bench: Bench, study: Workspace, changes: Mapping[str, object]) -> tup
     settings = {**erase.decisive(), "also": others}
     key = digest({"inputs": inputs, "erase": settings, "dtype": study.config.dtype})
     folder = study.path("erasures", f"{erase.method}-{key[:12]}")
-    with study.lock():
+    with study.lock(wait=True):
         run = opened(folder, key, study.config.seed)
         if run is not None:
             model, (images, reward, tokens) = bench.model(study.config), material_of(study)

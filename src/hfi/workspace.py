@@ -194,8 +194,8 @@ class Workspace:
         return self.root / "feedback.sqlite"
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the study: a second process gets an HFIError instead of spoiling the first one's work."""
+    def lock(self, wait: bool = False) -> Iterator[None]:
+        """Hold the study: a second process gets an HFIError instead of spoiling the first one's work, or waits for its turn."""
         import fcntl
 
         with disk_errors(self.root):
@@ -203,7 +203,7 @@ class Workspace:
             handle = (self.root / ".lock").open("a+")
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 handle.seek(0)
                 raise HFIError(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
 from proof import cells as room
 from proof.cells import Cell, cost, make, missing, read, results
 
+from hfi.config import StudyConfig
 from hfi.errors import HFIError
+from hfi.workspace import Workspace
 
 
 def work(bench, value):
@@ -61,6 +64,35 @@ def test_a_stopped_run_loses_the_running_cell_alone(tmp_path):
 def test_a_cell_that_fails_does_not_hold_up_the_others(tmp_path):
     made = make([cell("a", "bad"), cell("b", 2)], [], tmp_path)
     assert made.done == ["b"] and made.failed == [("a", "cannot be. no way")]
+
+
+def test_a_cell_that_another_process_made_meanwhile_is_passed_over(tmp_path):
+    late = cell("b", 2)
+
+    def other(bench, value):  # while this cell is at work, another process finishes the next one
+        make([late], [], tmp_path)
+        return {"twice": 2 * value}
+
+    asked: list = []
+    assert make([replace(cell("a", 1), work=other), late], asked, tmp_path).done == ["a"] and asked == []
+
+
+def test_who_needs_a_study_that_another_is_at_waits_for_it(tmp_path):
+    study, seen = Workspace(tmp_path, StudyConfig()), []
+
+    def second():
+        with study.lock(wait=True):
+            seen.append("second")
+
+    other = threading.Thread(target=second)
+    with study.lock():
+        other.start()
+        other.join(0.2)
+        with pytest.raises(HFIError, match="at work on this study"), study.lock():
+            pass
+        seen.append("first")
+    other.join(10)
+    assert seen == ["first", "second"]
 
 
 def test_a_cap_stops_before_a_cell_that_would_end_later(tmp_path):
