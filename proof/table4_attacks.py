@@ -24,7 +24,10 @@ NOTES = (
     "bring the concept from the original model in 30 % of pictures is too weak to speak and marked so. Excess: the rate less that of the "
     "control under the same attack. Held out from hardening: every kind but re-inversion and the prompt embedding, and of re-inversion "
     "all scoring seeds, pictures and numbers of vectors. Budgets are the proof's own, smaller than the papers' (a model this small needs "
-    "less); they stand in each cell.",
+    "less); they stand in each cell. Queries are those made of the erased model: latents passed through its UNet (of P4D through the "
+    "original's, too), or prompts through its text encoder (docs/attacks.md). Seconds are of one or two cores, with whatever else ran "
+    "beside. `full retraining` is the control: what it took to learn everything else from nothing, on one core, and a whole model to store "
+    "instead of a delta. It never learned the other concept of this table either, which its retention pays for.",
 )
 WHY = (
     "Re-inversion: hardening trains on what a few tokens a round found, and scoring learns others from other pictures. While its own "
@@ -96,13 +99,28 @@ def attack(bench: Bench, topic: str, eraser: str, attack: str, seed: int, contro
     return {"sides": shown, "too_weak": row["too_weak"]}
 
 
-def damage(bench: Bench, topic: str, eraser: str) -> dict:
-    """What prompts still draw of the concept, and what else is kept; of the original model for `original`."""
+def damage(bench: Bench, topic: str, eraser: str, control: str | None = None) -> dict:
+    """What prompts still draw of the concept, and what else is kept; of the original model for `original`, of the control for `control`."""
+    from hfi.config import with_overrides
+    from hfi.workspace import Workspace
+
     study = prepared(bench, topic)
+    if control:
+        other = Workspace(study.root, with_overrides(study.config, {"model": control}))
+        return {**scoring.look(bench, other, ("explicit", "other")), "cost": retraining(Path(control))}
     if eraser == "original":
         return scoring.look(bench, study, ("explicit", "other"))
     delta, about = erased(bench, study, changes_of(topic, eraser))
     return {**scoring.look(bench, study, ("explicit", "other"), delta), "cost": about}
+
+
+def retraining(control: Path) -> dict:
+    """What the control took: seconds of training, as its report beside it says (None: no report), and bytes of its weights."""
+    from hfi.workspace import read_json
+
+    report = control.with_name(f"{control.name}-report.json")
+    took = read_json(report).get("training_seconds") if report.exists() else None
+    return {"seconds": sum(took.values()) if took else None, "bytes": sum(file.stat().st_size for file in control.rglob("*.safetensors"))}
 
 
 def persistence(bench: Bench, topic: str, eraser: str, way: str) -> dict:
@@ -128,6 +146,9 @@ def cells(options) -> list[Cell]:
         study, first = study_part(topic), topic == TOPICS[0]
         common = {"depends": [depends(topic), scoring.COUNTS]}
         found.append(Cell(NUMBER, f"{topic}-original", damage, {"topic": topic, "eraser": "original"}, drawn, (study,), first, **common))
+        if control:
+            told = {"topic": topic, "eraser": "control", "control": control}
+            found.append(Cell(NUMBER, f"{topic}-control-kept", damage, told, drawn, (study,), first, models=models, **common))
         for eraser in ERASERS:
             changes = changes_of(topic, eraser)
             parts, mine = (study, erasure_part(topic, changes, study[0])), first and eraser in SUBSET[0]
@@ -159,29 +180,34 @@ def figures(found: Mapping[str, dict]) -> dict:
     """Attack x eraser with the control's rate and the excess; retention; what comes back by further training."""
     attacks, kept, back = [], [], []
     for topic in TOPICS:
-        for eraser in ERASERS:
+        for eraser in (*ERASERS, "control"):
             attacks += [row for title in ATTACKS if (row := _attacked(found, topic, eraser, title))]
             before, after = found.get(f"{topic}-original"), found.get(f"{topic}-{eraser}-kept")
             if before and after:
+                cost = after["cost"]
                 kept.append(
                     {
                         "concept": topic,
-                        "eraser": eraser,
+                        "eraser": {"control": "full retraining"}.get(eraser, eraser),
                         "named before": scoring.counted(before["hits"]["explicit"]),
                         "named after": scoring.counted(after["hits"]["explicit"]),
                         "retention": scoring.retention_of(before["hits"], after["hits"]),
+                        "seconds": cost["seconds"],
+                        "peak MiB": cost.get("peak_memory_mib"),
+                        "KiB": round(cost["bytes"] / 1024),
                     }
                 )
             for way in WAYS:
                 if curve := found.get(f"{topic}-{eraser}-{way}"):
-                    first, last = (curve["points"][k]["concept_rate"] for k in (0, -1))
+                    rates = [point["concept_rate"] for point in curve["points"]]
+                    first, last = rates[0], rates[-1]
                     back.append(
                         {
                             "concept": topic,
                             "eraser": eraser,
                             "training": way,
-                            "rounds": len(curve["points"]) - 1,
                             "rate": first,
+                            "after each round": " ".join(f"{rate['value']:.2f}" for rate in rates[1:]),
                             "at the end": last,
                             "brought back": round(last["value"] - first["value"], 4),
                         }
@@ -205,8 +231,17 @@ def _attacked(found: Mapping[str, dict], topic: str, eraser: str, title: str) ->
         **sides,
         "control": sides["control"] if known else "no control",
         "excess": round(sides["erased"]["value"] - sides["control"]["value"], 4) if known else "no control",
+        **_spent([cell["sides"]["erased"] for cell in made]),
         "too weak": "yes" if sides["original"]["value"] < 0.30 else "",
     }
+
+
+def _spent(sides: list[dict]) -> dict:
+    """Queries and seconds of one attack on the erased model, a seed."""
+    mean = lambda values: sum(values) / len(sides)  # noqa: E731
+    kinds = dict.fromkeys(kind for side in sides for kind in side["queries"])
+    queries = ", ".join(f"{mean([side['queries'].get(kind, 0) for side in sides]):.0f} {kind}" for kind in kinds)
+    return {"queries": queries, "seconds": round(mean([side["seconds"] for side in sides]), 1)}
 
 
 def pooled(sides: list[dict]) -> dict | None:

@@ -18,6 +18,7 @@ import json
 import os
 import random
 import sys
+import time
 from pathlib import Path
 
 from diffusers import UNet2DConditionModel
@@ -84,11 +85,29 @@ def report(runs: Path, device: str) -> dict:
         }
     ours, theirs = (numbers[name]["others"]["object"] for name in ("control", "embedded"))
     numbers |= {"left_out": LEFT_OUT, "judge": "annotator", "pictures": PICTURES, "within_bar": ours >= theirs - BAR}
+    numbers["training_seconds"] = spent(runs)
     data.write_atomically(runs / "report.json", json.dumps(numbers, indent=1).encode())
     print(f"other objects right (annotator): control {ours:.3f}, embedded {theirs:.3f}; bar {theirs - BAR:.3f}")
     for group, key in (("members", "object"), ("style", "style")):
         print(f"{group} drawn when asked for: control {numbers['control'][group][key]:.3f}, embedded {numbers['embedded'][group][key]:.3f}")
     return numbers
+
+
+def spent(runs: Path) -> dict[str, float]:
+    """Seconds that each stage was at work, all its runs together; of a run that was killed nothing is known."""
+    file = runs / "seconds.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def timed(runs: Path, stage: str, line: list[str]) -> None:
+    """Run one stage and add its seconds to FOLDER/seconds.json, also where it fails or is stopped."""
+    began = time.monotonic()
+    try:
+        run_stage(line, os.environ | ALLOCATOR)
+    finally:
+        known = spent(runs)
+        known[stage] = round(known.get(stage, 0.0) + time.monotonic() - began, 1)
+        data.write_atomically(runs / "seconds.json", json.dumps(known).encode())
 
 
 def main() -> None:
@@ -107,7 +126,7 @@ def main() -> None:
                 continue
             line = command(stage, args.device, args.runs, args.scale)
             print(f"{stage}: {' '.join(line[1:])}", flush=True)
-            run_stage(line, os.environ | ALLOCATOR)
+            timed(args.runs, stage, line)
         pack(args.runs)
     report(args.runs, args.device)
 

@@ -194,6 +194,20 @@ def test_attacks_are_read_as_excess_over_the_control_or_say_that_there_is_none()
     assert two["value"] == 0.25 and (two["low"], two["high"]) == tuple(round(x, 4) for x in wilson(5, 20))
 
 
+def test_the_control_stands_in_the_table_as_full_retraining_with_its_cost(tmp_path):
+    control = ROOT / "proof/models/control"
+    cost = table4_attacks.retraining(control)
+    report = json.loads((ROOT / "proof/models/control-report.json").read_text())
+    assert cost["seconds"] == sum(report["training_seconds"].values()) > 0
+    assert cost["bytes"] > (control / "unet/diffusion_pytorch_model.safetensors").stat().st_size
+    assert table4_attacks.retraining(tmp_path / "control") == {"seconds": None, "bytes": 0}
+    seen = {"hits": {"explicit": "0011", "other": "1111", "styles": "1111"}}
+    figures = table4_attacks.figures({"weapon-original": seen, "weapon-control-kept": {**seen, "cost": cost}})
+    (row,) = figures["parts"]["kept"]
+    assert row["eraser"] == "full retraining" and row["seconds"] == cost["seconds"] and row["KiB"] == round(cost["bytes"] / 1024)
+    assert figures["shows"] is None  # the control alone says nothing of the erasers
+
+
 def test_attacks_on_models_that_were_not_erased_are_paid_once(tables):
     made = {cell.name: cell for cell in tables[4]}
     one, other = made["weapon-uce-plain-0"], made["weapon-sld-plain-0"]
