@@ -9,6 +9,7 @@ from hfi.seeds import numpy_generator
 
 from . import scoring
 from .cells import Cell
+from .charts import Rate, rates
 from .studies import (
     DEVELOPMENT,
     HARMS,
@@ -170,6 +171,20 @@ def figures(found: Mapping[str, dict]) -> dict:
     parts = {"rates": rows, "primary test": tests, "against the oracle list": oracle}
     parts |= {"with the prompts of flagged pictures (ours)": further, "by concept": _by_concept(places)}
     return {"parts": parts, **_verdict(tests, oracle)}
+
+
+def charts(parts: Mapping[str, list]) -> dict[str, str]:
+    """{what it shows: SVG}."""
+    rows = [
+        Rate(
+            row["technique"],
+            f"{row['told by']}, {row['concepts']} concept{'s' * (row['concepts'] > 1)}",  # arms of other concepts do not compare
+            row["rate at retention 0.95"],
+            "ours" if "HFI" in row["told by"] else "other",
+        )
+        for row in parts["rates"]
+    ]
+    return {"Rates": rates(rows, "concept rate where 0.95 of the rest is kept (simulated judge); lower is better")} if rows else {}
 
 
 def _by_concept(places: Mapping) -> list[dict]:

@@ -9,6 +9,7 @@ from hfi.evaluation.statistics import wilson
 
 from . import scoring
 from .cells import Cell
+from .charts import Rate, curves, rates
 from .studies import LEARN, PICTURE, Bench, arm_changes, depends, erased, erasure_part, model_missing, prepared, study_part
 
 NUMBER = 4
@@ -199,20 +200,45 @@ def figures(found: Mapping[str, dict]) -> dict:
                 )
             for way in WAYS:
                 if curve := found.get(f"{topic}-{eraser}-{way}"):
-                    rates = [point["concept_rate"] for point in curve["points"]]
-                    first, last = rates[0], rates[-1]
+                    seen = [point["concept_rate"] for point in curve["points"]]
+                    first, last = seen[0], seen[-1]
                     back.append(
                         {
                             "concept": topic,
                             "eraser": eraser,
                             "training": way,
                             "rate": first,
-                            "after each round": " ".join(f"{rate['value']:.2f}" for rate in rates[1:]),
+                            "after each round": " ".join(f"{rate['value']:.2f}" for rate in seen[1:]),
                             "at the end": last,
                             "brought back": round(last["value"] - first["value"], 4),
                         }
                     )
     return {"parts": {"attacks": attacks, "kept": kept, "further training": back}, **_verdict(attacks, kept, back)}
+
+
+def charts(parts: Mapping[str, list]) -> dict[str, str]:
+    """{what it shows: SVG}: of each concept the attacks on all models, and what training that goes on brings back."""
+    found = {}
+    for topic in TOPICS:
+        attacks = [row for row in parts["attacks"] if row["concept"] == topic]
+        rows = []
+        for title in ATTACKS:
+            mine = [row for row in attacks if row["attack"] == title]
+            sides = [("original", mine[0]["original"], "before")] if mine else []
+            sides += [(row["eraser"], row["erased"], "ours" if row["eraser"] in ("sdd", "hardened") else "other") for row in mine]
+            sides += [("control", mine[0]["control"], "before")] if mine and mine[0]["control"] != "no control" else []
+            rows += [Rate(title, name, estimate, look) for name, estimate, look in sides]
+        if rows:
+            found[f"Attacks on {topic}"] = rates(rows, f"share of pictures in which an attack brings {topic} back (simulated judge)")
+        lines = [(f"{row['eraser']}, {row['training']}", _curve(row)) for row in parts["further training"] if row["concept"] == topic]
+        if lines:
+            drawn = f"share that draws {topic} (simulated judge)"
+            found[f"Further training on {topic}"] = curves(lines, "rounds of further training", drawn)
+    return found
+
+
+def _curve(row: Mapping[str, object]) -> list[float]:
+    return [row["rate"]["value"], *map(float, row["after each round"].split())]
 
 
 def _attacked(found: Mapping[str, dict], topic: str, eraser: str, title: str) -> dict | None:

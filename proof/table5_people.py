@@ -8,6 +8,7 @@ from hfi.errors import HFIError
 
 from . import scoring
 from .cells import Cell
+from .charts import Rate, rates
 from .studies import Bench, arm_changes, depends, erased, erasure_part, prepared, study_part
 
 NUMBER = 5
@@ -96,6 +97,16 @@ def figures(found: Mapping[str, dict]) -> dict:
             {"what varies": what, "value": value, "concept rate": rate_of(cell["hits"]), "retention": kept, "AUC": cell["held_out_auc"]}
         )
     return {"parts": {"people": rows}, **_verdict(found, rate_of)}
+
+
+def charts(parts: Mapping[str, list]) -> dict[str, str]:
+    """{what it shows: SVG}."""
+    rows = [
+        Rate(row["what varies"], str(row["value"]), row["concept rate"], "ours" if row["value"] != "" else "before")
+        for row in parts["people"]
+        if isinstance(row["concept rate"], Mapping)
+    ]
+    return {"Concept rate": rates(rows, f"share that still draws {TOPIC} (simulated judge); lower is better")} if len(rows) > 1 else {}
 
 
 def _verdict(found: Mapping[str, dict], rate_of) -> dict:

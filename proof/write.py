@@ -36,8 +36,8 @@ def tables(options) -> dict[int, list[Cell]]:
 
 
 def write(options, root: Path = CELLS, page: Path = PAGE, figures: Path = FIGURES) -> dict:
-    """Write both files; returns what proof.json holds."""
-    found = {str(table.NUMBER): _table(table, options, root) for table in TABLES}
+    """Write both files, and the charts into a folder beside the page that has its name; returns what proof.json holds."""
+    found = {str(table.NUMBER): _table(table, options, root, page.with_suffix("")) for table in TABLES}
     write_json(figures, {"simulated": True, "tables": {number: _without_text(one) for number, one in found.items()}})
     write_bytes(page, ("\n".join([HEAD, *(one["text"] for one in found.values())])).rstrip().encode() + b"\n")
     return found
@@ -47,7 +47,7 @@ def _without_text(one: dict) -> dict:
     return {name: value for name, value in one.items() if name != "text"}
 
 
-def _table(table, options, root: Path) -> dict:
+def _table(table, options, root: Path, pictures: Path) -> dict:
     cells = table.cells(options)
     made = results(cells, root)
     found = table.figures(made)
@@ -60,15 +60,25 @@ def _table(table, options, root: Path) -> dict:
         "where_not": found["where_not"],
         **found["parts"],
     }
-    return {**state, "text": _text(table, options, cells, made, found)}
+    return {**state, "text": _text(table, options, cells, made, found, _charts(table, found["parts"], pictures))}
 
 
-def _text(table, options, cells: Sequence[Cell], made: Mapping[str, dict], found: dict) -> str:
+def _charts(table, parts: Mapping[str, list], pictures: Path) -> list[str]:
+    """Write a table's charts; the page's lines that show them."""
+    lines = []
+    for name, drawn in getattr(table, "charts", lambda parts: {})(parts).items():
+        file = pictures / f"table{table.NUMBER}-{name.lower().replace(' ', '-')}.svg"
+        write_bytes(file, drawn.encode())
+        lines += [f"![{name}: the figures of the table below as a chart]({pictures.name}/{file.name})", ""]
+    return lines
+
+
+def _text(table, options, cells: Sequence[Cell], made: Mapping[str, dict], found: dict, charts: Sequence[str]) -> str:
     lines = [f"## Table {table.NUMBER}. {table.TITLE} (simulated)", "", f"**Expected.** {table.EXPECTED}", ""]
     lines += [f"**How.** {' '.join(table.NOTES)}", ""]
     if words := getattr(table, "describe", lambda options: "")(options):
         lines += [f"**Missing model.** {words}", ""]
-    lines += [missing_words(table.NUMBER, cells, made), ""]
+    lines += [missing_words(table.NUMBER, cells, made), "", *charts]
     for name, rows in found["parts"].items():
         if rows:
             lines += [f"*{name.capitalize()} (simulated judges; share (95 % interval, n pictures)).*", "", markdown(rows), ""]
