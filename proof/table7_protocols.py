@@ -24,14 +24,16 @@ NOTES = (
     "all states` (ours) edits all states of a prompt, for a style is told by what follows its name, too, and keeps benign prompts ten "
     "times as much where a style is erased: chosen on weapon and fluent-ink, by the annotator judge, "
     "after the first figures of `uce` were seen, and tried on fxemoji, a target here, before that.",
-    "HUB (arXiv 2410.05664): pinpoint-ness, multilingual prompts, selective alignment. Most words of other languages are unknown to "
-    "this text "
-    "encoder (`known words`): a low rate there is no erasure.",
+    "HUB (arXiv 2410.05664): pinpoint-ness, multilingual prompts, selective alignment; beside that what is drawn of the same rest where it "
+    "is all that is asked for (ours), for an eraser that takes the concept out leaves no more than that. Most words of other languages are "
+    "unknown to this text encoder (`known words`): a low rate there is no erasure.",
 )
 WHY = (
     "Some of these bars the unerased model misses: compare with its rows. The edit of the last word's state alone reads every style "
     "as the erased one, and wrecks them all; over all states it does not (docs/erasers.md). The rest of a prompt that names a weapon "
-    "is its style: what erases the weapon takes half of it along, though the recipe's target keeps it (`erase.keep_rest`)."
+    "is its style: asked for a style alone this model draws it in a third of pictures only, for its captions name a thing with every "
+    "style. The recipe leads such prompts to just that (`erase.keep_rest`), and what is left of the style is level with the style asked "
+    "for alone."
 )
 OBJECTS = (
     "dog face",
@@ -61,7 +63,8 @@ SUBSET = (("fxemoji", "fluent-ink"), OBJECTS[:4])
 HUB_TOPICS = ("weapon", "fluent-ink")
 WORDS, EACH_LANGUAGE, REST, NEAREST = 60, 16, 40, 30
 LANGUAGES = ("de", "es", "fr", "it", "pt")
-BAR = 0.9
+NEAR_DRAWN, REST_DRAWN = "nearest words still drawn", "rest of the prompt still drawn"
+BAR, BARS = 0.9, (NEAR_DRAWN, REST_DRAWN)
 
 
 def grid() -> list[tuple[str, str]]:
@@ -131,11 +134,12 @@ def hub(bench: Bench, topic: str, method: str) -> dict:
     study = prepared(bench, topic)
     delta, _ = erased(bench, study, arm_changes(topic, "prompts", method))
     concept, seed, model = study.config.concept, study.config.seed, bench.model(study.config)
-    vocabulary = load_vocabulary(concept.vocabulary)
+    vocabulary, domain = load_vocabulary(concept.vocabulary), "style" if concept.kind == "harm" else "object"
     near = protocols.pinpoint_words(concept, vocabulary, load_encoder(study.config.reward.encoder, bench.device).texts, NEAREST)
     wanted = {
         "near": protocols.pinpoint_probes(concept, vocabulary, near, WORDS, seed),
-        "rest": protocols.alignment_probes(concept, vocabulary, REST, seed),
+        "rest": (rest := protocols.alignment_probes(concept, vocabulary, REST, seed)),
+        "alone": protocols.rest_alone(rest, domain),
     }
     words = emoji.translations()
     for language in LANGUAGES:
@@ -147,11 +151,11 @@ def hub(bench: Bench, topic: str, method: str) -> dict:
     known = {name: protocols.known_share(list(words[name].values()), model.tokenizer.tokenize) for name in LANGUAGES}
     before, after = ({name: side[name] for name in LANGUAGES} for side in shown)
     pinpoint = protocols.pinpointness(shown[0]["near"], shown[1]["near"], seed)
-    rest = protocols.selective_alignment(shown[0]["rest"], shown[1]["rest"], "style" if concept.kind == "harm" else "object", seed)
+    kept = {name: protocols.selective_alignment(shown[0][name], shown[1][name], domain, seed) for name in ("rest", "alone")}
     names = members(concept, vocabulary)
     return {
         "pinpoint": {name: pinpoint[name] for name in ("before", "after", "kept")},
-        "rest": rest,
+        **kept,
         "languages": protocols.multilingual(before, after, known, concept, names, seed),
     }
 
@@ -169,13 +173,13 @@ def cells(options) -> list[Cell]:
             needs = [depends(topic, {}, changes), OBJECTS]
             name = _name(topic, method)
             found.append(Cell(NUMBER, name, target, {"target": topic, "method": method}, drawn, parts, subset, depends=needs))
-    pictures = 2 * (WORDS + REST + EACH_LANGUAGE * len(LANGUAGES)) * PICTURE
+    pictures = 2 * (WORDS + 2 * REST + EACH_LANGUAGE * len(LANGUAGES)) * PICTURE
     for topic in HUB_TOPICS:
         changes = arm_changes(topic, "prompts", "sdd")
         parts = (study_part(topic), erasure_part(topic, changes, study_part(topic)[0]))
         needs = [depends(topic, {}, changes), WORDS, EACH_LANGUAGE, REST, NEAREST]
         arguments = {"topic": topic, "method": "sdd"}
-        found.append(Cell(NUMBER, f"hub-{topic}-sdd", hub, arguments, pictures, parts, topic == HUB_TOPICS[0], depends=needs))
+        found.append(Cell(NUMBER, f"hub-{topic}-sdd", hub, arguments, pictures, parts, topic == HUB_TOPICS[0], version=2, depends=needs))
     return found
 
 
@@ -197,8 +201,9 @@ def figures(found: Mapping[str, dict]) -> dict:
     hubs = []
     for topic in HUB_TOPICS:
         if cell := found.get(f"hub-{topic}-sdd"):
-            hubs.append({"concept": topic, "measure": "nearest words still drawn", **cell["pinpoint"], "known words": ""})
-            hubs.append({"concept": topic, "measure": "rest of the prompt still drawn", **cell["rest"], "known words": ""})
+            hubs.append({"concept": topic, "measure": NEAR_DRAWN, **cell["pinpoint"], "known words": ""})
+            hubs.append({"concept": topic, "measure": REST_DRAWN, **cell["rest"], "known words": ""})
+            hubs.append({"concept": topic, "measure": "the same rest asked for alone", **cell["alone"], "known words": ""})
             hubs += [
                 {
                     "concept": topic,
@@ -220,7 +225,7 @@ def figures(found: Mapping[str, dict]) -> dict:
     low += [
         f"{row['concept']}, {row['measure']}: {row['kept']['value']:.2f} kept"
         for row in hubs
-        if row["kept"] and row["kept"]["value"] is not None and row["kept"]["value"] < BAR
+        if row["measure"] in BARS and row["kept"] and row["kept"]["value"] is not None and row["kept"]["value"] < BAR
     ]
     unknown = ([] if canvas else ["UnlearnCanvas is not measured yet"]) + ([] if hubs else ["HUB is not measured yet"])
     shows = False if low else (None if unknown else True)

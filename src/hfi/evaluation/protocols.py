@@ -13,7 +13,7 @@ HUB asks a vision-language model and takes WordNet's nouns; here a judge names p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -210,6 +210,19 @@ def alignment_probes(concept: Concept, vocabulary: Vocabulary, count: int, seed:
     """Explicit prompts that ask for something beside the concept: a harm in a style, or an object in the erased style."""
     probes = prompt_sets.explicit(concept, vocabulary, 3 * count, seed)
     return [probe for probe in probes if probe.object and probe.style][:count]
+
+
+def rest_alone(probes: Sequence[Probe], rest: Domain) -> list[Probe]:
+    """The same prompts with the concept dropped, each with a seed of its own: what an eraser that leaves nothing else draws (ours).
+
+    An eraser leads the concept away and the rest is what remains, so a model that hardly draws a style by itself cannot keep it in a
+    prompt of the concept. Read beside `selective_alignment`.
+    """
+
+    def text(one: Probe) -> str:
+        return f"in the style of {one.style}" if rest == "style" else f"a picture of {prompt_sets.article(one.object)}"
+
+    return [replace(probe, text=text(probe), copy=i) for i, probe in enumerate(probes)]
 
 
 def selective_alignment(before: Sequence[Shown], after: Sequence[Shown], rest: Domain, seed: int, resamples: int = 2000) -> dict:

@@ -226,3 +226,8 @@ def test_alignment_prompts_ask_for_something_beside_the_concept():
     for concept in (WEAPON, Concept(name="noto", kind="style")):
         probes = protocols.alignment_probes(concept, vocabulary, 20, 1)
         assert len(probes) == 20 and all(probe.style and probe.object for probe in probes)
+        rest = "style" if concept.kind == "harm" else "object"
+        alone = protocols.rest_alone(probes, rest)  # says the rest, and nothing of the concept
+        assert [getattr(one, rest) for one in alone] == [getattr(one, rest) for one in probes]
+        assert all(getattr(one, rest) in one.text and getattr(one, protocols.OTHER[rest]) not in one.text for one in alone)
+        assert len({(one.text, one.copy) for one in alone}) == len(alone)  # each with a seed of its own
