@@ -24,7 +24,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m proof", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="every cell, not only the declared subset")
     parser.add_argument("--table", type=int, action="append", default=[], metavar="N", help="one table; repeat for several; default: all")
-    parser.add_argument("--cell", action="append", default=[], metavar="NAME", help="one cell by its name (--list); repeat for several")
+    parser.add_argument(
+        "--cell", action="append", default=[], metavar="NAME", help="one cell by its name (--list); repeat for several, made in that order"
+    )
     parser.add_argument("--list", action="store_true", help="print every cell with its cost and whether it is made")
     parser.add_argument("--dry-run", action="store_true", help="print what would be made and the seconds it would take, and make nothing")
     parser.add_argument(
@@ -57,6 +59,8 @@ def wanted(options: argparse.Namespace) -> list[Cell]:
     if options.cell:
         require_names(options.cell, [cell.name for cell in found.values()], "cell")
     chosen = [cell for cell in found.values() if (cell.name in options.cell if options.cell else options.full or cell.subset)]
+    if options.cell:
+        chosen.sort(key=lambda cell: options.cell.index(cell.name))
     if options.settings:
         return [replace(cell, depends=[cell.depends, sorted(options.settings)]) for cell in chosen]
     return chosen

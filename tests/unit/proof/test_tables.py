@@ -261,6 +261,16 @@ def test_a_dry_run_tells_the_cost_without_torch_and_makes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_named_cells_are_made_in_the_order_in_which_they_are_named(options):
+    names = ["weapon-hardened-plain-0", "weapon-sdd-plain-0", "weapon-sdd-kept"]
+    for asked in (names, names[::-1]):
+        options.cell = asked
+        try:
+            assert [cell.name for cell in wanted(options)] == asked
+        finally:
+            options.cell = []
+
+
 def test_an_unknown_table_or_cell_is_one_line(capsys):
     from proof.__main__ import main
 
