@@ -67,6 +67,7 @@ BUDGET = {
 PERSIST = {"persist.rounds": 5, "persist.steps": 100, "persist.prompts": 48}
 WAYS = ("full", "lora", "then")
 HARDENED = {"erase.hardened.rounds": 4}
+VERSIONS = {"hardened": 2}  # its attacks bring pictures drawn for them since 2026-11-29; before, some of the top-K
 SEEDS = 3
 SUBSET = (("sdd", "hardened"), ("plain", "re-inversion, 4 vectors", "noise from 0.8 T"), ("full",))
 REINVERSION, EXCESS, RETENTION, BACK = 0.20, 0.05, 0.95, 0.05
@@ -154,8 +155,8 @@ def cells(options) -> list[Cell]:
             changes = changes_of(topic, eraser)
             parts, mine = (study, erasure_part(topic, changes, study[0])), first and eraser in SUBSET[0]
             told = {"topic": topic, "eraser": eraser}
-            needs = [depends(topic, {}, changes), scoring.COUNTS]
-            found.append(Cell(NUMBER, f"{topic}-{eraser}-kept", damage, told, drawn, parts, mine, depends=needs))
+            needs, version = [depends(topic, {}, changes), scoring.COUNTS], VERSIONS.get(eraser, 1)
+            found.append(Cell(NUMBER, f"{topic}-{eraser}-kept", damage, told, drawn, parts, mine, version, needs))
             for title, (_, settings, seconds, _) in ATTACKS.items():
                 asked = [depends(topic, {}, changes), BUDGET, settings]
                 for seed in range(SEEDS):
@@ -165,15 +166,14 @@ def cells(options) -> list[Cell]:
                     # attacks on models that were not erased are kept in the study: every eraser's cell reads the same ones
                     sides = tuple((f"{title} {seed} of {topic} on {model}", cost) for model in ("original", "control")[: len(models)])
                     subset = mine and title in SUBSET[1] and seed == 0
-                    found.append(Cell(NUMBER, name, attack, arguments, cost, (*parts, *sides), subset, depends=asked, models=models))
+                    found.append(Cell(NUMBER, name, attack, arguments, cost, (*parts, *sides), subset, version, asked, models))
             for way in WAYS:
                 more = (study_part("alcohol"),) if way == "then" else ()
                 cost = 165.0 if way == "then" else 5 * (100 * 0.2 + 96 * PICTURE)
                 asked = [depends(topic, {}, changes), PERSIST, depends("alcohol", {}, {}) if way == "then" else None]
                 subset = mine and way in SUBSET[2]
-                found.append(
-                    Cell(NUMBER, f"{topic}-{eraser}-{way}", persistence, {**told, "way": way}, cost, (*parts, *more), subset, depends=asked)
-                )
+                name, arguments = f"{topic}-{eraser}-{way}", {**told, "way": way}
+                found.append(Cell(NUMBER, name, persistence, arguments, cost, (*parts, *more), subset, version, asked))
     return found
 
 
