@@ -96,8 +96,7 @@ class Hardened(Section):
     reinversions: Positive = Field(3, description="tokens learned afresh against the model, each round")
     vectors: Positive = Field(3, description="rows of each; another number than invert.vectors, with which evaluation attacks")
     attack_pictures: Positive = Field(
-        12,
-        description="pictures that each attack brings, drawn for it under prompts of flagged pictures: many at once are a weak attack",
+        12, description="pictures that each attack brings, drawn from the top-K: a token of a whole union of things is a weak attack"
     )
     attack_steps: Positive = Field(200, description="steps of each re-inversion and of each prompt embedding")
     embeddings: Positive = Field(2, description="free prompt embeddings learned against the model, each round")

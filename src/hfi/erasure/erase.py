@@ -17,13 +17,12 @@ from hfi.attacks.reinversion import reinvert
 from hfi.config import Erase
 from hfi.diffusion.model import Model, save_pipeline
 from hfi.diffusion.prompts import concept_words, load_vocabulary
-from hfi.diffusion.sampling import sample_latents
 from hfi.diffusion.text import encode_prompts, last_states
 from hfi.erasure.ca import train_ca
 from hfi.erasure.conditions import Conditions, Flagged, build_conditions, in_context
 from hfi.erasure.delta import Delta, applied, load_delta, save_delta
 from hfi.erasure.esd import train_esd
-from hfi.erasure.hardened import harden, some_of
+from hfi.erasure.hardened import brought, harden
 from hfi.erasure.loop import Benign
 from hfi.erasure.negative_prompt import guide_negative
 from hfi.erasure.sdd import train_sdd
@@ -105,10 +104,10 @@ def erase_into(
     """Erase under `config` into the folder of `run`: delta, log, snapshots; continues from the checkpoint there."""
     seed, concept = study.config.seed, study.config.concept
     others = [Workspace.open(path) for path in config.also]
-    known = [(images, reward, tokens, concept.kind), *map(_open_other, others)]
-    benign = benign_of_all(model, [study, *others], known, config, seed)
+    parts = [(images, reward, tokens, concept.kind), *map(_open_other, others)]
+    benign = benign_of_all(model, [study, *others], parts, config, seed)
     training = config.training()
-    rows, prompts, stored = material(known)
+    rows, prompts, stored = material(parts)
     words = concept_names([study, *others], config) if config.concept == "words" else ()
     conditions = conditions_of(model, rows, prompts, config, seed, words)
     c_0 = encode_prompts(model, [""])
@@ -149,8 +148,7 @@ def erase_into(
         parts = (model, conditions, c_0, stored, benign, config, seed, saved)
         hooks = {"on_log": on_log, "on_step": on_step, "on_snapshot": on_snapshot}
         if config.method == "hardened":
-            bring = attack_pictures(model, flagged_prompts(known), stored, study, config)
-            delta = harden(*parts, score=_needed(score), bring=bring, reinvert=_reinversion(model, run, study, config), **hooks)
+            delta = harden(*parts, score=_needed(score), reinvert=_reinversion(model, stored, run, study, config), **hooks)
         else:
             delta = METHODS[config.method](*parts, **hooks)
     delta = replace(delta, manifest={**manifest, **delta.manifest})
@@ -221,46 +219,16 @@ def _needed(score: Score | None) -> Score:
     return score
 
 
-def flagged_prompts(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> list[str]:
-    """The prompts of all flagged pictures, each once; none of pictures that were brought."""
-    found: dict[str, None] = {}
-    for images, reward, *_ in parts:
-        by_id = {image.id: image for image in images.images}
-        found |= dict.fromkeys(by_id[name].prompt for name in reward.flagged if by_id[name].prompt)
-    return list(found)
-
-
-def attack_pictures(model: Model, prompts: Sequence[str], stored: Tensor, study: Workspace, config: Erase) -> Callable[[int, int], Tensor]:
-    """A function of round and attack: z_0 (k, C, h, w) that the model draws with the weights it has then, for that attack alone.
-
-    Drawn as stage 1 draws, under as many of the prompts as an attack brings pictures; where there is no prompt, some of `stored`.
-    """
-    count, sampling, size = config.hardened.attack_pictures, study.config.generate.sampling, study.config.generate.batch_size
-
-    def draw(round_: int, attack: int) -> Tensor:
-        seed = derive(study.config.seed, "hardened pictures", round_, attack)
-        if not prompts:
-            return stored[some_of(count, len(stored), seed)]
-        chosen = [prompts[i] for i in some_of(count, len(prompts), seed)]
-        parts, c_0 = [], encode_prompts(model, [""])
-        for start in range(0, len(chosen), size):
-            c = encode_prompts(model, chosen[start : start + size])
-            seeds = [derive(seed, "picture", start + i) for i in range(len(c))]
-            parts.append(sample_latents(model, c, c_0, seeds, **sampling).cpu())
-        return torch.cat(parts)
-
-    return draw
-
-
-def _reinversion(model: Model, run: StageRun, study: Workspace, config: Erase) -> Callable[[int, Sequence[Tensor]], list[Tensor]]:
-    """A function of the round and each attack's pictures: tokens (n, D) learned afresh against the model as it is then."""
+def _reinversion(model: Model, latents: Tensor, run: StageRun, study: Workspace, config: Erase) -> Callable[[int], list[Tensor]]:
+    """A function of the round: tokens (n, D) learned afresh against the model as it is then."""
     hard, kind = config.hardened, study.config.concept.kind
     settings = study.config.invert.model_copy(update={"vectors": hard.vectors, "initial_word": ""})  # its word is erased already
 
-    def learn(round_: int, pictures: Sequence[Tensor]) -> list[Tensor]:
+    def learn(round_: int) -> list[Tensor]:
         checkpoint = run.path("hardened", f"{round_}.checkpoint.safetensors")
         seed = derive(study.config.seed, "hardened", round_)
-        return reinvert(model, pictures, range(len(pictures)), run, checkpoint, settings, hard.attack_steps, seed, kind, lambda *_: None)
+        own = [brought(latents, hard.attack_pictures, seed, "re-inversion", i) for i in range(hard.reinversions)]
+        return reinvert(model, own, range(hard.reinversions), run, checkpoint, settings, hard.attack_steps, seed, kind, lambda *_: None)
 
     return learn
 

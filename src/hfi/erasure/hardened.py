@@ -3,11 +3,10 @@
 The first round is SDD (sdd.py). Each further round attacks the model as it is, adds what the attacks found to the conditions
 c_s, a share of which they all make up, and goes on training with a term that keeps the original predictions on benign prompts.
 
-It attacks by re-inversion, with seeds, a number of vectors and pictures of its own, and by a free prompt embedding. Each attack brings a
-few pictures that the original model draws for it, under prompts of flagged pictures and seeds that nothing else has: a token of a whole
-union of things is vague, draws little, and teaches little, and the top-K hold little of a union's rarer members (docs/log.md). Held out
-from it, so that scores mean something: every other kind of attack, among them the search for prompt tokens and the noise start, every
-picture and every seed that scores, and every number of vectors but `erase.hardened.vectors`.
+It attacks by re-inversion, with seeds, a number of vectors and pictures of its own (of the top-K, which scoring does not attack from), and
+by a free prompt embedding. Each attack brings a few pictures, drawn anew: a token of a whole union of things is vague, draws little, and
+teaches little (docs/log.md). Held out from it, so that scores mean something: every other kind of attack, among them the search for prompt
+tokens and the noise start, every seed that scores, and every number of vectors but `erase.hardened.vectors`.
 
 It stops by itself. After each round the annotators' judge, never the scorer, says how much of the concept is drawn (under prompts or
 under what the attacks of that round found, whichever is more) and how much else is lost. Rounds that no other round beats in both are the
@@ -73,8 +72,7 @@ def harden(
     resume: dict[str, Tensor] | None = None,
     *,
     score: Callable[[Delta, Tensor], tuple[float, float]],
-    bring: Callable[[int, int], Tensor],
-    reinvert: Callable[[int, Sequence[Tensor]], Sequence[Tensor]],
+    reinvert: Callable[[int], Sequence[Tensor]],
     on_log: Callable[[dict], None] | None = None,
     on_step: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
     on_snapshot: Callable[[int, dict[str, Tensor]], None] | None = None,
@@ -83,8 +81,7 @@ def harden(
 
     Args:
         score: (delta, conditions (n, L, D) that attacks found against it) -> (erasure, damage) in [0, 1], both better when lower.
-        bring: (round, which attack of it) -> z_0 of that attack's pictures (k, C, h, w); called while the model has its original weights.
-        reinvert: (round, pictures of each) -> fresh tokens (n, D), learned against the weights that the model has when it is called.
+        reinvert: round -> fresh tokens (n, D), learned against the weights that the model has when it is called.
     """
     hard = config.hardened
     kept = max(config.preservation, hard.preservation)
@@ -111,9 +108,8 @@ def harden(
             on_step=on_step and (lambda done, inner: on_step(state.steps + done, lambda: _checkpoint(state, done, inner()))),
         )
         inner = None
-        own = [bring(number, i) for i in range(hard.reinversions + hard.embeddings)]
         with applied(model, delta):
-            found = attack(model, own, c_0, reinvert, config, seed, number)
+            found = attack(model, stored, c_0, reinvert, config, seed, number)
         state.points.append(score(delta, found))
         state.deltas.append(dict(delta.weights))
         for old in set(range(number)) - {chosen(state.points)}:  # once beaten in the sum a round stays beaten
@@ -152,31 +148,22 @@ def chosen(points: Sequence[tuple[float, float]]) -> int:
 
 
 def attack(
-    model: Model,
-    pictures: Sequence[Tensor],
-    c_0: Tensor,
-    reinvert: Callable[[int, Sequence[Tensor]], Sequence[Tensor]],
-    config: Erase,
-    seed: int,
-    number: int,
+    model: Model, latents: Tensor, c_0: Tensor, reinvert: Callable[[int], Sequence[Tensor]], config: Erase, seed: int, number: int
 ) -> Tensor:
-    """What both attacks of a round find against the weights the model has now, as conditions (n, L, D) on the CPU.
-
-    Args:
-        pictures: z_0 (k, C, h, w) for each attack, those of the re-inversions first.
-    """
-    hard = config.hardened
-    rows = reinvert(number, pictures[: hard.reinversions])
+    """What both attacks of a round find against the weights the model has now, as conditions (n, L, D) on the CPU."""
+    hard, rows = config.hardened, reinvert(number)
     tokens = {f"<found-{i}>": row for i, row in enumerate(rows)}
     parts = [encode_prompts(model, list(tokens), tokens)] if tokens else []
-    for i, own in enumerate(pictures[hard.reinversions :]):
+    for i in range(hard.embeddings):
+        own = brought(latents, hard.attack_pictures, seed, "prompt embedding", number, i)
         parts.append(embedding_attack(model, own, c_0, hard.attack_steps, hard.embedding_learning_rate, seed, number, i))
     return torch.cat([part.cpu() for part in parts])
 
 
-def some_of(count: int, size: int, seed: int) -> list[int]:
-    """`count` of the places 0 to `size` - 1 at random, none twice; all of fewer."""
-    return torch.randperm(size, generator=generator(seed, "some"))[:count].tolist()
+def brought(latents: Tensor, count: int, seed: int, *index: object) -> Tensor:
+    """The pictures (count, C, h, w) that one attack brings: drawn from those given (K, C, h, w), no picture twice; all of fewer."""
+    order = torch.randperm(len(latents), generator=generator(seed, "brought", *index))
+    return latents[order[:count]]
 
 
 def embedding_attack(model: Model, latents: Tensor, c_0: Tensor, steps: int, learning_rate: float, seed: int, *index: int) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 import tiny
 from hfi.config import Erase, parse_config
 from hfi.erasure.delta import load_delta
-from hfi.erasure.erase import attack_pictures, check_erasable, concept_names, erase, flagged_prompts
+from hfi.erasure.erase import check_erasable, concept_names, erase
 from hfi.errors import HFIError
 from hfi.evaluation.quick import round_score
 from hfi.generation.generate import generate
@@ -47,21 +46,6 @@ def test_hardened_sdd_is_judged_by_a_judge_of_its_own(make, tiny_model, tiny_roo
     assert len(delta.manifest["rounds"]) == 2 and all(0 <= one["erasure"] <= 1 for one in delta.manifest["rounds"])
     assert delta.manifest["method"] == "hardened" and not study.path("erase", "hardened").exists()
     assert study.is_done("erase") and study.manifest("erase")["facts"]["snapshots"] == []
-
-
-def test_hardened_attacks_from_pictures_that_nothing_else_has(make, tiny_model):
-    study, images, reward, tokens = make(method="hardened", hardened={"attack_pictures": 3})
-    config, stored = study.config.erase, images.latents()
-    prompts = flagged_prompts([(images, reward, tokens, "harm")])
-    by_id = {image.id: image for image in images.images}
-    assert prompts == list(dict.fromkeys(by_id[name].prompt for name in reward.flagged))
-    draw = attack_pictures(tiny_model, prompts, stored, study, config)
-    first, again, later, other = draw(0, 0), draw(0, 0), draw(1, 0), draw(0, 1)
-    assert first.shape == (min(3, len(prompts)), *stored.shape[1:])
-    assert torch.equal(first, again) and not torch.equal(first, later) and not torch.equal(first, other)
-    assert not any(torch.equal(own, known) for own in first for known in stored)
-    brought = attack_pictures(tiny_model, [], stored, study, config)(0, 0)  # pictures that were brought have no prompts
-    assert len(brought) == 3 and all(any(torch.equal(one, known) for known in stored) for one in brought)
 
 
 def test_words_reach_the_method_and_the_manifest(make, tiny_model):
