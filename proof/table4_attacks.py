@@ -35,7 +35,7 @@ WHY = (
     "are mostly blades, and a token of things alike is sharp; hardening's dozens, drawn at random from the whole union, give vague tokens "
     "that teach little. With all top-K pictures at once it did not help at all (1.00); with a dozen (changed on 2026-11-28 after that "
     "figure was seen, on this development concept) the first seed passed nearly and others do not: one seed says little. Pictures drawn "
-    "anew under all flagged prompts helped no more (docs/log.md). "
+    "anew under all flagged prompts helped no more; tokens of one cluster (bombs alone, axes alone) bring it back (docs/log.md). "
     "A run that starts from a noised picture of the concept goes on with what it sees: the network still knows the concept from the "
     "picture, only its words and tokens no longer lead there. Hardening does not train on such states; they are held out from it."
 )
