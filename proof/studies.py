@@ -153,7 +153,7 @@ def study_part(topic: str, changes: Mapping[str, object] = {}, judging: Mapping[
 def erasure_part(topic: str, changes: Mapping[str, object], study: str = "") -> tuple[str, float]:
     """(name, seconds) of one erasure."""
     erase = study_config(topic, changes).erase
-    rounds = erase.hardened.rounds * (erase.hardened.steps * 1.3 * STEP + 100) if erase.method == "hardened" else 0.0
+    rounds = erase.hardened.rounds * (erase.hardened.steps * STEP + 160) if erase.method == "hardened" else 0.0
     seconds = {"esd": 1.1 * erase.esd.steps * STEP, "sdd": erase.steps * STEP, "hardened": erase.steps * STEP + rounds}.get(
         erase.method, 2.0
     )

@@ -345,7 +345,7 @@ def test_a_front_ends_the_rounds_and_names_the_best():
 HARD = {"hardened": {"rounds": 3, "steps": 2, "embeddings": 1, "attack_steps": 2, "vectors": 1, "patience": 1}}
 
 
-def hardening(model: Model, parts, points: list[tuple[float, float]], resume=None, **hooks):
+def hardening(model: Model, parts, points: list[tuple[float, float]], resume=None, start="original", **hooks):
     """Hardened SDD whose judge says `points`, and whose re-inversion finds rows that depend on the weights it attacks."""
     calls = []
 
@@ -361,8 +361,8 @@ def hardening(model: Model, parts, points: list[tuple[float, float]], resume=Non
         seen.append(found)
         return given[calls[-1]]
 
-    config = Erase(method="hardened", **{**CONFIG, **HARD})
-    return harden(model, *parts, config, 1, resume, score=score, reinvert=reinvert, **hooks), calls, seen
+    config = Erase(method="hardened", **{**CONFIG, **HARD, "start": start})
+    return harden(model, *parts, config, 1, resume, score=score, reinvert=reinvert, clusters=range(len(parts[2])), **hooks), calls, seen
 
 
 def test_hardening_attacks_what_it_has_and_stops_by_itself(tiny_model, parts):
@@ -375,9 +375,10 @@ def test_hardening_attacks_what_it_has_and_stops_by_itself(tiny_model, parts):
     assert first.manifest["kept_round"] == 0 and not same(first.weights, delta.weights)
 
 
-def test_hardening_resumes_bit_for_bit_within_a_round(tiny_model, parts):
+@pytest.mark.parametrize("start", ["original", "closed_form"])
+def test_hardening_resumes_bit_for_bit_within_a_round(tiny_model, parts, start):
     points = [(0.6, 0.0), (0.3, 0.1), (0.4, 0.2)]
-    whole, *_ = hardening(tiny_model, parts, points)
+    whole, *_ = hardening(tiny_model, parts, points, start=start)
     for at in (3, 7):  # in the first round, in the second
         saved = {}
 
@@ -387,16 +388,21 @@ def test_hardening_resumes_bit_for_bit_within_a_round(tiny_model, parts):
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            hardening(tiny_model, parts, points, on_step=stop)
-        again, *_ = hardening(tiny_model, parts, points, saved)
+            hardening(tiny_model, parts, points, start=start, on_step=stop)
+        again, *_ = hardening(tiny_model, parts, points, saved, start=start)
         assert same(again.weights, whole.weights) and again.manifest == whole.manifest
 
 
-def test_each_attack_of_hardening_brings_pictures_of_its_own():
-    pictures = torch.arange(40.0).reshape(40, 1, 1, 1)
-    first, again, other = (brought(pictures, 12, 3, "re-inversion", i).flatten().tolist() for i in (0, 0, 1))
-    assert first == again != other and len(set(first)) == 12
-    assert sorted(brought(pictures, 99, 3, 0).flatten().tolist()) == list(range(40))
+def test_each_attack_of_hardening_brings_pictures_that_are_alike():
+    pictures, clusters = torch.arange(40.0).reshape(40, 1, 1, 1), [(0, i % 4) for i in range(40)]
+    bring = lambda turn, count=12, of=clusters, kind="embedding": brought(pictures, of, turn, count, 3, kind).flatten().int().tolist()  # noqa: E731
+    for turn in range(8):
+        assert sorted(bring(turn)) == [i for i in range(40) if i % 4 == turn % 4]  # one cluster, all of them in turn
+    few = bring(1, 4)
+    assert len(set(few)) == 4 and set(few) < set(bring(1)) and few == bring(1, 4)
+    assert set(few) != set(bring(5, 4)) or set(bring(9, 4)) != set(few)  # the same cluster again: drawn anew
+    assert bring(1, 4, kind="re-inversion") != few
+    assert sorted(bring(7, 99, ["one"] * 40)) == list(range(40))  # no clusters: any of the top-K
 
 
 def test_a_prompt_embedding_attack_lowers_the_denoising_loss(tiny_model, parts):

@@ -91,16 +91,14 @@ class Hardened(Section):
     """SDD that trains away what attacks find (ours), for erase.method hardened; its first round is SDD with the settings of `erase`."""
 
     rounds: Positive = Field(6, description="most rounds after the first; it stops by itself before")
-    steps: Positive = Field(200, description="optimiser steps of each of those")
+    steps: Positive = Field(120, description="optimiser steps of each of those")
     preservation: float = Field(1.0, gt=0, description="least weight of the retention term in every round")
-    reinversions: Positive = Field(3, description="tokens learned afresh against the model, each round")
+    reinversions: Positive = Field(10, description="tokens learned afresh against the model, each round; clusters of the top-K in turn")
     vectors: Positive = Field(3, description="rows of each; another number than invert.vectors, with which evaluation attacks")
-    attack_pictures: Positive = Field(
-        12, description="pictures that each attack brings, drawn from the top-K: a token of a whole union of things is a weak attack"
-    )
+    attack_pictures: Positive = Field(12, description="most pictures that an attack brings, drawn from its cluster")
     attack_steps: Positive = Field(200, description="steps of each re-inversion and of each prompt embedding")
-    embeddings: Positive = Field(2, description="free prompt embeddings learned against the model, each round")
-    embedding_learning_rate: float = Field(1e-2, gt=0, description="Adam on the prompt embedding")
+    embeddings: Positive = Field(2, description="free prompt embeddings learned against the model, each round; clusters in turn")
+    embedding_learning_rate: float = Field(3e-2, gt=0, description="Adam on the prompt embedding")
     found_share: Share = Field(0.5, description="share of c_s taken from what the attacks of all rounds found")
     pictures: Positive = Field(60, description="pictures a set by which each round is judged")
     judge: str = Field("", description="the judge of the rounds; empty: label.simulated_judge; never evaluate.judge, which scores")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -74,9 +74,7 @@ def snapshot_file(folder: Path, step: int) -> Path:
     return folder / "snapshots" / f"step-{step:06d}.safetensors"
 
 
-def erase(
-    model: Model, images: Generated, reward: RewardResult, tokens: Inverted, study: Workspace, score: Score | None = None
-) -> Erased:
+def erase(model: Model, images: Generated, reward: RewardResult, tokens: Inverted, study: Workspace, score: Score | None = None) -> Erased:
     """Erase the study's concept, and those of `erase.also`, in one run; continues from its own checkpoint.
 
     Args:
@@ -145,12 +143,14 @@ def erase_into(
         def on_snapshot(done: int, weights: dict[str, Tensor]) -> None:
             save_delta(snapshot_file(run.folder, done), Delta(weights, manifest=manifest).half(), model, concept.name, done)
 
-        parts = (model, conditions, c_0, stored, benign, config, seed, saved)
+        given = (model, conditions, c_0, stored, benign, config, seed, saved)
         hooks = {"on_log": on_log, "on_step": on_step, "on_snapshot": on_snapshot}
         if config.method == "hardened":
-            delta = harden(*parts, score=_needed(score), reinvert=_reinversion(model, stored, run, study, config), **hooks)
+            clusters = [(number, one.cluster) for number, (_, judged, *_) in enumerate(parts) for one in judged.selected]
+            fresh = _reinversion(model, stored, clusters, run, study, config)
+            delta = harden(*given, score=_needed(score), reinvert=fresh, clusters=clusters, **hooks)
         else:
-            delta = METHODS[config.method](*parts, **hooks)
+            delta = METHODS[config.method](*given, **hooks)
     delta = replace(delta, manifest={**manifest, **delta.manifest})
     save_delta(run.path("delta.safetensors"), delta, model, concept.name)
     write_bytes(run.path("log.jsonl"), "".join(json.dumps(row) + "\n" for row in log).encode())
@@ -188,6 +188,12 @@ def check_erasable(images: Generated, reward: RewardResult, study: Workspace, co
             field="erase.save_pipeline",
             remedy="set it to false; the delta holds the guidance",
         )
+    if config.method == "hardened" and config.trainable == "lora":
+        raise HFIError(
+            "hardening goes on from round to round in the weights themselves",
+            field="erase.trainable",
+            remedy="set it to cross_attention; 'hfi export' writes a LoRA of any delta",
+        )
     if config.method == "hardened" and hard.vectors == study.config.invert.vectors:
         raise HFIError(
             "evaluation attacks with as many vectors, and what it attacks with must be new to hardening",
@@ -219,16 +225,22 @@ def _needed(score: Score | None) -> Score:
     return score
 
 
-def _reinversion(model: Model, latents: Tensor, run: StageRun, study: Workspace, config: Erase) -> Callable[[int], list[Tensor]]:
-    """A function of the round: tokens (n, D) learned afresh against the model as it is then."""
-    hard, kind = config.hardened, study.config.concept.kind
-    settings = study.config.invert.model_copy(update={"vectors": hard.vectors, "initial_word": ""})  # its word is erased already
+def _reinversion(
+    model: Model, latents: Tensor, clusters: Sequence[Hashable], run: StageRun, study: Workspace, config: Erase
+) -> Callable[[int], list[Tensor]]:
+    """A function of the round: tokens (n, D) learned afresh against the model as it is then, `invert.together` in one pass."""
+    hard, kind, invert = config.hardened, study.config.concept.kind, study.config.invert
+    settings = invert.model_copy(update={"vectors": hard.vectors, "initial_word": ""})  # its word is erased already
 
     def learn(round_: int) -> list[Tensor]:
-        checkpoint = run.path("hardened", f"{round_}.checkpoint.safetensors")
-        seed = derive(study.config.seed, "hardened", round_)
-        own = [brought(latents, hard.attack_pictures, seed, "re-inversion", i) for i in range(hard.reinversions)]
-        return reinvert(model, own, range(hard.reinversions), run, checkpoint, settings, hard.attack_steps, seed, kind, lambda *_: None)
+        seed, rows = derive(study.config.seed, "hardened", round_), []
+        turns = range(round_ * hard.reinversions, (round_ + 1) * hard.reinversions)
+        for start in range(0, len(turns), invert.together):
+            part = turns[start : start + invert.together]
+            checkpoint = run.path("hardened", f"{part[0]}.checkpoint.safetensors")
+            own = [brought(latents, clusters, turn, hard.attack_pictures, study.config.seed, "re-inversion") for turn in part]
+            rows += reinvert(model, own, part, run, checkpoint, settings, hard.attack_steps, seed, kind, lambda *_: None)
+        return rows
 
     return learn
 

@@ -4,9 +4,10 @@ The first round is SDD (sdd.py). Each further round attacks the model as it is, 
 c_s, a share of which they all make up, and goes on training with a term that keeps the original predictions on benign prompts.
 
 It attacks by re-inversion, with seeds, a number of vectors and pictures of its own (of the top-K, which scoring does not attack from), and
-by a free prompt embedding. Each attack brings a few pictures, drawn anew: a token of a whole union of things is vague, draws little, and
-teaches little (docs/log.md). Held out from it, so that scores mean something: every other kind of attack, among them the search for prompt
-tokens and the noise start, every seed that scores, and every number of vectors but `erase.hardened.vectors`.
+by a free prompt embedding. Each attack brings pictures of one cluster of the top-K, all clusters in turn: a token of things that differ is
+vague, draws little and teaches little, one of things alike is sharp (docs/log.md). Held out from it, so that scores mean something: every
+other kind of attack, among them the search for prompt tokens and the noise start, every seed that scores, and every number of vectors but
+`erase.hardened.vectors`.
 
 It stops by itself. After each round the annotators' judge, never the scorer, says how much of the concept is drawn (under prompts or
 under what the attacks of that round found, whichever is more) and how much else is lost. Rounds that no other round beats in both are the
@@ -16,7 +17,7 @@ front with the least sum of the two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -73,6 +74,7 @@ def harden(
     *,
     score: Callable[[Delta, Tensor], tuple[float, float]],
     reinvert: Callable[[int], Sequence[Tensor]],
+    clusters: Sequence[Hashable],
     on_log: Callable[[dict], None] | None = None,
     on_step: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
     on_snapshot: Callable[[int, dict[str, Tensor]], None] | None = None,
@@ -82,6 +84,7 @@ def harden(
     Args:
         score: (delta, conditions (n, L, D) that attacks found against it) -> (erasure, damage) in [0, 1], both better when lower.
         reinvert: round -> fresh tokens (n, D), learned against the weights that the model has when it is called.
+        clusters: of each of the stored pictures the cluster that it belongs to, see `brought`.
     """
     hard = config.hardened
     kept = max(config.preservation, hard.preservation)
@@ -109,7 +112,7 @@ def harden(
         )
         inner = None
         with applied(model, delta):
-            found = attack(model, stored, c_0, reinvert, config, seed, number)
+            found = attack(model, stored, clusters, c_0, reinvert, config, seed, number)
         state.points.append(score(delta, found))
         state.deltas.append(dict(delta.weights))
         for old in set(range(number)) - {chosen(state.points)}:  # once beaten in the sum a round stays beaten
@@ -148,22 +151,36 @@ def chosen(points: Sequence[tuple[float, float]]) -> int:
 
 
 def attack(
-    model: Model, latents: Tensor, c_0: Tensor, reinvert: Callable[[int], Sequence[Tensor]], config: Erase, seed: int, number: int
+    model: Model,
+    latents: Tensor,
+    clusters: Sequence[Hashable],
+    c_0: Tensor,
+    reinvert: Callable[[int], Sequence[Tensor]],
+    config: Erase,
+    seed: int,
+    number: int,
 ) -> Tensor:
     """What both attacks of a round find against the weights the model has now, as conditions (n, L, D) on the CPU."""
     hard, rows = config.hardened, reinvert(number)
     tokens = {f"<found-{i}>": row for i, row in enumerate(rows)}
     parts = [encode_prompts(model, list(tokens), tokens)] if tokens else []
     for i in range(hard.embeddings):
-        own = brought(latents, hard.attack_pictures, seed, "prompt embedding", number, i)
+        own = brought(latents, clusters, number * hard.embeddings + i, hard.attack_pictures, seed, "prompt embedding")
         parts.append(embedding_attack(model, own, c_0, hard.attack_steps, hard.embedding_learning_rate, seed, number, i))
     return torch.cat([part.cpu() for part in parts])
 
 
-def brought(latents: Tensor, count: int, seed: int, *index: object) -> Tensor:
-    """The pictures (count, C, h, w) that one attack brings: drawn from those given (K, C, h, w), no picture twice; all of fewer."""
-    order = torch.randperm(len(latents), generator=generator(seed, "brought", *index))
-    return latents[order[:count]]
+def brought(latents: Tensor, clusters: Sequence[Hashable], turn: int, count: int, seed: int, kind: str) -> Tensor:
+    """The pictures (n, C, h, w) that one attack of a kind brings: those of one cluster, all clusters in turn.
+
+    Args:
+        latents: the pictures (K, C, h, w); clusters: of each the cluster that it belongs to.
+        turn: which attack of its kind this is, over all rounds.
+        count: of a larger cluster so many are drawn, no picture twice.
+    """
+    names = list(dict.fromkeys(clusters))
+    rows = torch.tensor([row for row, name in enumerate(clusters) if name == names[turn % len(names)]])
+    return latents[rows[torch.randperm(len(rows), generator=generator(seed, "brought", kind, turn))[:count]]]
 
 
 def embedding_attack(model: Model, latents: Tensor, c_0: Tensor, steps: int, learning_rate: float, seed: int, *index: int) -> Tensor:

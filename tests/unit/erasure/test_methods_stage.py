@@ -30,7 +30,7 @@ def make(tiny_root, tiny_model, tmp_path):
         for stage in ("label", "reward", "invert"):
             with study.stage(stage) as run:
                 run.path("made-up.txt").write_text("made up")
-        chosen = [SimpleNamespace(image_id=image.id) for image in images.images[:4]]
+        chosen = [SimpleNamespace(image_id=image.id, cluster=n % 2) for n, image in enumerate(images.images[:4])]
         flagged, scores = [one.image_id for one in chosen], {image.id: 0.1 for image in images.images}
         reward = SimpleNamespace(selected=chosen, flagged=flagged, scores=scores, words=(), kept_words=())
         rows = tiny_model.text_encoder.get_input_embeddings().weight[[40, 50]].detach().clone()
@@ -64,6 +64,7 @@ def test_what_cannot_work_is_refused_before_anything_is_cleared(make, tiny_model
         (Erase(method="esd", esd={"preservation": 1.0}), everything, "benign pictures"),
         (Erase(method="hardened"), everything, "benign pictures"),
         (Erase(method="sld", save_pipeline=True), reward, "while sampling"),
+        (Erase(method="hardened", trainable="lora"), reward, "round to round"),
         (Erase(method="hardened", hardened={"vectors": study.config.invert.vectors}), reward, "as many vectors"),
         (Erase(method="hardened", hardened={"judge": study.config.evaluate.judge}), reward, "must not choose"),
     ]:
