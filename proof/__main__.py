@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
         bench = Bench(options.studies, options.device, changes(settings=options.settings))
         made = Made()
         try:
-            made = make(chosen, bench, options.cells, options.minutes)
+            made = make(chosen, bench, options.cells, options.minutes, options.studies / "ready")
         finally:
             if not options.settings:
                 write(options, options.cells, options.page, options.page.with_suffix(".json"))

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hfi.diffusion.identity import model_hash
 from hfi.errors import HFIError
 from hfi.progress import bar, console
-from hfi.workspace import digest, peak_memory_mib, read_json, reset_peak_memory, versions, write_json
+from hfi.workspace import digest, peak_memory_mib, read_json, reset_peak_memory, versions, write_bytes, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 CELLS = ROOT / "docs" / "proof" / "cells"
@@ -81,9 +81,9 @@ def missing(cells: Iterable[Cell], root: Path = CELLS) -> list[Cell]:
     return [cell for cell in cells if not cell.path(root).exists()]
 
 
-def cost(cells: Sequence[Cell]) -> float:
-    """Seconds of these cells, about; what several stand on counts once."""
-    parts = {name: seconds for cell in cells for name, seconds in cell.parts}
+def cost(cells: Sequence[Cell], paid: Collection[str] = ()) -> float:
+    """Seconds of these cells, about; what several stand on counts once, what is `paid` already not at all."""
+    parts = {name: seconds for cell in cells for name, seconds in cell.parts if name not in paid}
     return sum(cell.seconds for cell in cells) + sum(parts.values())
 
 
@@ -96,7 +96,7 @@ class Made:
     out_of_time: bool = False
 
 
-def make(cells: Sequence[Cell], bench: object, root: Path = CELLS, minutes: float = 0.0) -> Made:
+def make(cells: Sequence[Cell], bench: object, root: Path = CELLS, minutes: float = 0.0, ready: Path | None = None) -> Made:
     """Make what is missing, in order. A cell that fails is told and left out; the others are still made.
 
     Several processes may share the work: one that needs a study which another is at waits for it, and a cell that another one has made
@@ -104,12 +104,14 @@ def make(cells: Sequence[Cell], bench: object, root: Path = CELLS, minutes: floa
 
     Args:
         minutes: stop before a cell that would, at the pace so far, end later; 0: no cap.
+        ready: a folder beside the studies that remembers which parts lie there, so that they are not priced again.
     """
     todo, made, began = missing(cells, root), Made(), time.monotonic()
-    paid: set[str] = set()
+    paid = {name for cell in todo for name, _ in cell.parts if ready and _mark(ready, name).exists()}
     spent = 0.0  # estimated seconds of the finished cells: with the clock they give the pace
     with bar() as progress:
-        task = progress.add_task("Proof", total=round(cost(todo)), note="")
+        in_all = cost(todo, paid)
+        task = progress.add_task("Proof", total=round(in_all), note="")
         for number, cell in enumerate(todo, 1):
             if cell.path(root).exists():
                 continue
@@ -121,7 +123,7 @@ def make(cells: Sequence[Cell], bench: object, root: Path = CELLS, minutes: floa
                 break
             progress.update(task, description=f"Proof {number}/{len(todo)}: table {cell.table}, {cell.name}")
             if not console.is_terminal:
-                left = pace * (cost(todo) - spent) / 60
+                left = pace * (in_all - spent) / 60
                 console.print(
                     f"{number}/{len(todo)} table {cell.table}, {cell.name}: about {pace * needs:.0f} s; {left:.0f} min left in all"
                 )
@@ -135,10 +137,16 @@ def make(cells: Sequence[Cell], bench: object, root: Path = CELLS, minutes: floa
             else:
                 write_json(cell.path(root), record(cell, found, time.monotonic() - start))
                 made.done.append(cell.name)
+                for name, _ in cell.parts if ready else ():
+                    write_bytes(_mark(ready, name), name.encode())
             paid |= {name for name, _ in fresh}
             spent += needs
             progress.update(task, completed=round(spent))
     return made
+
+
+def _mark(ready: Path, part: str) -> Path:
+    return ready / digest(part)[:16]
 
 
 def record(cell: Cell, found: dict, seconds: float) -> dict:

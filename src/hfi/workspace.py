@@ -203,14 +203,17 @@ class Workspace:
             handle = (self.root / ".lock").open("a+")
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 handle.seek(0)
-                raise HFIError(
-                    f"another process ({handle.read().strip() or 'unknown'}) is at work on this study",
-                    file=self.root,
-                    remedy="wait until it is done or stop it",
-                ) from None
+                other = f"another process ({handle.read().strip() or 'unknown'})"
+                if not wait:
+                    remedy = "wait until it is done or stop it"
+                    raise HFIError(f"{other} is at work on this study", file=self.root, remedy=remedy) from None
+                from hfi.progress import console
+
+                console.print(f"{self.root}: waiting for {other}, which is at work on this study", soft_wrap=True, highlight=False)
+                fcntl.flock(handle, fcntl.LOCK_EX)
             handle.seek(0)
             handle.truncate()
             handle.write(f"pid {os.getpid()}")

@@ -77,7 +77,7 @@ def test_a_cell_that_another_process_made_meanwhile_is_passed_over(tmp_path):
     assert make([replace(cell("a", 1), work=other), late], asked, tmp_path).done == ["a"] and asked == []
 
 
-def test_who_needs_a_study_that_another_is_at_waits_for_it(tmp_path):
+def test_who_needs_a_study_that_another_is_at_waits_for_it_and_says_so(tmp_path, capsys):
     study, seen = Workspace(tmp_path, StudyConfig()), []
 
     def second():
@@ -92,13 +92,27 @@ def test_who_needs_a_study_that_another_is_at_waits_for_it(tmp_path):
             pass
         seen.append("first")
     other.join(10)
-    assert seen == ["first", "second"]
+    assert seen == ["first", "second"] and "waiting for another process" in capsys.readouterr().err
 
 
 def test_a_cap_stops_before_a_cell_that_would_end_later(tmp_path):
     short, long = cell("a", 1), replace(cell("b", 2), seconds=3600.0)
     made = make([short, long], [], tmp_path, minutes=1.0)
     assert made.done == ["a"] and made.out_of_time and missing([short, long], tmp_path) == [long]
+
+
+def test_what_lies_beside_the_studies_is_not_priced_again(tmp_path):
+    shared, ready = ("study", 3600.0), tmp_path / "ready"
+    first, second = cell("a", 1, parts=(shared,)), cell("b", 2, parts=(shared,))
+    assert make([first], [], tmp_path / "cells", ready=ready).done == ["a"]
+    assert make([second], [], tmp_path / "cells", minutes=1.0).out_of_time  # nobody said that the study is there
+    assert make([second], [], tmp_path / "cells", minutes=1.0, ready=ready).done == ["b"]
+
+
+def test_a_part_of_a_cell_that_failed_is_not_taken_for_made(tmp_path):
+    shared, ready = ("study", 3600.0), tmp_path / "ready"
+    make([cell("a", "bad", parts=(shared,))], [], tmp_path / "cells", ready=ready)
+    assert make([cell("b", 2, parts=(shared,))], [], tmp_path / "cells", minutes=1.0, ready=ready).out_of_time
 
 
 def test_a_damaged_or_renamed_cell_is_refused(tmp_path):
