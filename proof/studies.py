@@ -17,6 +17,7 @@ from pathlib import Path
 from hfi.config import StudyConfig, load_config, with_overrides
 from hfi.diffusion.prompts import load_vocabulary, members
 from hfi.errors import HFIError
+from hfi.progress import console
 from hfi.workspace import Workspace, digest
 
 from .cells import ROOT
@@ -153,7 +154,9 @@ def study_part(topic: str, changes: Mapping[str, object] = {}, judging: Mapping[
 def erasure_part(topic: str, changes: Mapping[str, object], study: str = "") -> tuple[str, float]:
     """(name, seconds) of one erasure."""
     erase = study_config(topic, changes).erase
-    rounds = erase.hardened.rounds * (erase.hardened.steps * STEP + 160) if erase.method == "hardened" else 0.0
+    hard = erase.hardened
+    attack = 0.45 * STEP * hard.attack_steps + 40  # and a look by the judge
+    rounds = hard.rounds * (1.8 * STEP * hard.steps + attack) + attack if erase.method == "hardened" else 0.0
     seconds = {"esd": 1.1 * erase.esd.steps * STEP, "sdd": erase.steps * STEP, "hardened": erase.steps * STEP + rounds}.get(
         erase.method, 2.0
     )
@@ -187,7 +190,7 @@ def prepared(
     changes = {**bench.changes, **changes}
     config = with_overrides(study_config(topic, changes), {"device": bench.device})
     study = Workspace(bench.folder / folder_name(topic, changes, judging), config)
-    with study.lock(wait=True):
+    with study.lock(say):
         study.save_config()
         if study.is_done("invert"):
             return study
@@ -256,7 +259,7 @@ def erased(bench: Bench, study: Workspace, changes: Mapping[str, object]) -> tup
     settings = {**erase.decisive(), "also": others}
     key = digest({"inputs": inputs, "erase": settings, "dtype": study.config.dtype})
     folder = study.path("erasures", f"{erase.method}-{key[:12]}")
-    with study.lock(wait=True):
+    with study.lock(say):
         run = opened(folder, key, study.config.seed)
         if run is not None:
             model, (images, reward, tokens) = bench.model(study.config), material_of(study)
@@ -268,6 +271,11 @@ def erased(bench: Bench, study: Workspace, changes: Mapping[str, object]) -> tup
             write_json(run.path("cell.json"), {"key": key, "cost": about})
             run.path("partial.json").unlink(missing_ok=True)
     return folder / "delta.safetensors", read_json(folder / "cell.json")["cost"]
+
+
+def say(text: str) -> None:
+    """A line for who watches."""
+    console.print(text, style=None, highlight=False, soft_wrap=True)
 
 
 def _erase_only(changes: Mapping[str, object]) -> dict[str, object]:

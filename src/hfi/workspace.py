@@ -20,7 +20,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -194,8 +194,12 @@ class Workspace:
         return self.root / "feedback.sqlite"
 
     @contextlib.contextmanager
-    def lock(self, wait: bool = False) -> Iterator[None]:
-        """Hold the study: a second process gets an HFIError instead of spoiling the first one's work, or waits for its turn."""
+    def lock(self, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold the study: a second process gets an HFIError instead of spoiling the first one's work, or waits for its turn.
+
+        Args:
+            waiting: is told for whom it waits; None: it does not wait.
+        """
         import fcntl
 
         with disk_errors(self.root):
@@ -207,12 +211,10 @@ class Workspace:
             except BlockingIOError:
                 handle.seek(0)
                 other = f"another process ({handle.read().strip() or 'unknown'})"
-                if not wait:
+                if waiting is None:
                     remedy = "wait until it is done or stop it"
                     raise HFIError(f"{other} is at work on this study", file=self.root, remedy=remedy) from None
-                from hfi.progress import console
-
-                console.print(f"{self.root}: waiting for {other}, which is at work on this study", soft_wrap=True, highlight=False)
+                waiting(f"{self.root}: waiting for {other}, which is at work on this study")
                 fcntl.flock(handle, fcntl.LOCK_EX)
             handle.seek(0)
             handle.truncate()

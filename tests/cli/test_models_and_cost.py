@@ -63,6 +63,9 @@ def test_memory_counts_what_learns_six_times():
     assert found["learning"] == pytest.approx(756_768 * 24 / 2**20)
     assert found["weights"] > half["weights"] and found["learning"] == half["learning"]
     assert memory_mib(StudyConfig(model="somebody/unknown")) is None
+    told = [{"method": "hardened", "hardened": {"layers": layers}} for layers in ("all", "cross_attention")]
+    hard = [memory_mib(parse_config({"erase": one}, "x")) for one in told]
+    assert hard[1] == found and hard[0]["learning"] > 3 * found["learning"] and hard[0]["weights"] < found["weights"]
 
 
 def test_near_words_are_drawn_searched_and_judged_in_the_estimate(quick, recipe):

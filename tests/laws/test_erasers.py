@@ -11,25 +11,27 @@ from diffusers import StableDiffusionPipelineSafe
 from diffusers.pipelines.deprecated.stable_diffusion_safe import SafetyConfig
 
 import tiny
-from hfi.config import Erase
+from hfi.config import Erase, Hardened
 from hfi.diffusion.guidance import Guidance
 from hfi.diffusion.model import Model, load_model, predict_noise
 from hfi.diffusion.sampling import ddim, guided_noise, initial_noise, sample_latents
 from hfi.diffusion.text import encode_prompts, last_states, listed
 from hfi.erasure import loop
+from hfi.erasure.attackers import Attackers, brought
 from hfi.erasure.ca import anchor_latents
 from hfi.erasure.conditions import Conditions, build_conditions
 from hfi.erasure.delta import Delta, applied, compose, load_delta, save_delta
 from hfi.erasure.erase import METHODS
-from hfi.erasure.hardened import brought, chosen, embedding_attack, finished, front, harden
-from hfi.erasure.latents import Batch
+from hfi.erasure.hardened import chosen, finished, front, harden
+from hfi.erasure.latents import Batch, Source
 from hfi.erasure.loop import Benign
 from hfi.erasure.objective import esd_target, sdd_loss
 from hfi.erasure.sdd import own_prediction
 from hfi.erasure.sld import STRENGTHS
 from hfi.erasure.trainable import cross_attention, other_layers
 from hfi.erasure.uce import edit_uce
-from hfi.errors import HFIError
+from hfi.errors import Diverged, HFIError
+from hfi.reward.neighbours import nearest_first
 from hfi.workspace import read_header, read_tensors, write_tensors
 
 STEPS = {"steps": 6, "batch_size": 2, "sampling_steps": 4, "learning_rate": 3e-3}
@@ -342,79 +344,135 @@ def test_a_front_ends_the_rounds_and_names_the_best():
     assert not finished([], 1, 1)
 
 
-HARD = {"hardened": {"rounds": 3, "steps": 2, "embeddings": 1, "attack_steps": 2, "vectors": 1, "patience": 1}}
+SMALL = {
+    "rounds": 3, "steps": 2, "reinversions": 2, "embeddings": 1, "attack_steps": 2, "vectors": (1, 2), "breadths": (2, 3), "patience": 1,
+}  # fmt: skip
+NEAR = [[i, *(j for j in range(5) if j != i)] for i in range(5)]
 
 
-def hardening(model: Model, parts, points: list[tuple[float, float]], resume=None, start="original", **hooks):
-    """Hardened SDD whose judge says `points`, and whose re-inversion finds rows that depend on the weights it attacks."""
-    calls = []
+def pool(model: Model, parts, number: int = 0, saved=None, together: int = 2, **changes) -> Attackers:
+    return Attackers(model, parts[2], NEAR, parts[1], Hardened(**{**SMALL, **changes}), 1e-2, "harm", together, 1, number, saved)
 
-    def reinvert(number: int) -> list[torch.Tensor]:
-        weight = next(iter(cross_attention(model.unet).values())).detach()
+
+def hardening(model: Model, parts, points: list[tuple[float, float]], resume=None, start="original", hooks=(), **changes):
+    """Hardened SDD whose judge says `points`."""
+    calls, seen = [], []
+
+    def attackers(number, saved):
         calls.append(number)
-        return [weight.flatten()[:16].reshape(1, 16) + number]
-
-    given = dict(zip(range(len(points)), points, strict=True))
-    seen = []
+        return pool(model, parts, number, saved, **changes)
 
     def score(delta: Delta, found: torch.Tensor) -> tuple[float, float]:
         seen.append(found)
-        return given[calls[-1]]
+        return points[calls[-1]]
 
-    config = Erase(method="hardened", **{**CONFIG, **HARD, "start": start})
-    return harden(model, *parts, config, 1, resume, score=score, reinvert=reinvert, clusters=range(len(parts[2])), **hooks), calls, seen
+    config = Erase(method="hardened", **{**CONFIG, "start": start}, hardened={**SMALL, **changes})
+    return harden(model, *parts, config, 1, resume, score=score, attackers=attackers, **dict(hooks)), calls, seen
 
 
 def test_hardening_attacks_what_it_has_and_stops_by_itself(tiny_model, parts):
     before = weights_of(tiny_model)
     delta, calls, found = hardening(tiny_model, parts, [(0.6, 0.0), (0.3, 0.1), (0.4, 0.2), (0.0, 0.0)])
     assert calls == [0, 1, 2] and delta.manifest["kept_round"] == 1 and len(delta.manifest["rounds"]) == 3
-    assert all(one.shape == (2, 24, 16) for one in found) and not torch.equal(found[0], found[1])
+    assert all(one.shape == (3, 24, 16) for one in found) and not torch.equal(found[0], found[1])
     assert same(weights_of(tiny_model), before)
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in tiny_model.unet.parameters())
+
+
+def test_the_first_round_of_hardening_is_sdd_and_the_others_move_every_layer(tiny_model, parts):
     first, *_ = hardening(tiny_model, parts, [(0.0, 0.0), (0.3, 0.3)])
-    assert first.manifest["kept_round"] == 0 and not same(first.weights, delta.weights)
+    assert first.manifest["kept_round"] == 0 and same(first.weights, erased(tiny_model, "sdd", parts).weights)
+    through_text, elsewhere = set(cross_attention(tiny_model.unet)), set(other_layers(tiny_model.unet))
+    later, *_ = hardening(tiny_model, parts, [(0.9, 0.0), (0.1, 0.0), (0.5, 0.0)])
+    assert set(later.weights) == through_text | elsewhere and all(later.weights[name].any() for name in elsewhere)
+    narrow, *_ = hardening(tiny_model, parts, [(0.9, 0.0), (0.1, 0.0), (0.5, 0.0)], layers="cross_attention")
+    assert set(narrow.weights) == through_text and not same(narrow.weights, first.weights)
 
 
 @pytest.mark.parametrize("start", ["original", "closed_form"])
-def test_hardening_resumes_bit_for_bit_within_a_round(tiny_model, parts, start):
-    points = [(0.6, 0.0), (0.3, 0.1), (0.4, 0.2)]
+@pytest.mark.parametrize("at", [3, 7, 10, 13], ids=["first training", "attack", "training under attack", "attack on it"])
+def test_hardening_resumes_bit_for_bit_wherever_it_is_stopped(tiny_model, parts, start, at):
+    points, saved, calls = [(0.6, 0.0), (0.3, 0.1), (0.4, 0.2)], {}, []
     whole, *_ = hardening(tiny_model, parts, points, start=start)
-    for at in (3, 7):  # in the first round, in the second
-        saved = {}
 
-        def stop(done, checkpoint, at=at, saved=saved):
-            if done == at:
-                saved.update({name: value.clone() for name, value in checkpoint().items()})
-                raise KeyboardInterrupt
+    def stop(done, checkpoint):
+        calls.append(done)
+        if len(calls) == at:
+            saved.update({name: value.clone() for name, value in checkpoint().items()})
+            raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):
-            hardening(tiny_model, parts, points, start=start, on_step=stop)
-        again, *_ = hardening(tiny_model, parts, points, saved, start=start)
-        assert same(again.weights, whole.weights) and again.manifest == whole.manifest
-
-
-def test_each_attack_of_hardening_brings_pictures_that_are_alike():
-    pictures, clusters = torch.arange(40.0).reshape(40, 1, 1, 1), [(0, i % 4) for i in range(40)]
-    bring = lambda turn, count=12, of=clusters, kind="embedding": brought(pictures, of, turn, count, 3, kind).flatten().int().tolist()  # noqa: E731
-    for turn in range(8):
-        assert sorted(bring(turn)) == [i for i in range(40) if i % 4 == turn % 4]  # one cluster, all of them in turn
-    few = bring(1, 4)
-    assert len(set(few)) == 4 and set(few) < set(bring(1)) and few == bring(1, 4)
-    assert set(few) != set(bring(5, 4)) or set(bring(9, 4)) != set(few)  # the same cluster again: drawn anew
-    assert bring(1, 4, kind="re-inversion") != few
-    assert sorted(bring(7, 99, ["one"] * 40)) == list(range(40))  # no clusters: any of the top-K
+    with pytest.raises(KeyboardInterrupt):
+        hardening(tiny_model, parts, points, start=start, hooks={"on_step": stop})
+    again, *_ = hardening(tiny_model, parts, points, saved, start=start)
+    assert same(again.weights, whole.weights) and again.manifest == whole.manifest
 
 
-def test_a_prompt_embedding_attack_lowers_the_denoising_loss(tiny_model, parts):
-    c_0, latents = parts[1], parts[2]
-    found = embedding_attack(tiny_model, latents, c_0, 60, 3e-2, 1)
+def test_each_attacker_brings_pictures_that_are_alike():
+    turned = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
+    assert nearest_first(turned) == [[0, 1, 2, 3], [1, 2, 0, 3], [2, 1, 3, 0], [3, 2, 1, 0]]
+    assert nearest_first(torch.ones(3, 1)) == [[0, 1, 2], [1, 0, 2], [2, 0, 1]]  # of copies each comes first for itself
+    line = [sorted(range(40), key=lambda j, i=i: abs(i - j)) for i in range(40)]
+    bring = lambda i, count=3, number=0: brought(torch.arange(40.0).reshape(40, 1, 1, 1), line, (5, 9), count, 3, number, i)  # noqa: E731
+    for i in range(20):
+        own = bring(i, 99).flatten().int().tolist()
+        assert len(set(own)) == (5, 9)[i % 2] and set(own) == set(range(min(own), max(own) + 1))  # all of a stretch, the breadths in turn
+        assert set(bring(i).flatten().int().tolist()) < set(own) and torch.equal(bring(i), bring(i))
+    assert len({tuple(bring(i).flatten().tolist()) for i in range(20)} | {tuple(bring(1, number=9).flatten().tolist())}) > 10
+
+
+def test_attackers_learn_to_draw_their_pictures_and_touch_no_weight(tiny_model, parts):
+    before, attackers = weights_of(tiny_model), pool(tiny_model, parts, reinversions=1, attack_pictures=5, breadths=(5,))
     draw = torch.Generator().manual_seed(9)
     eps, t = torch.randn(40, 4, 4, 4, generator=draw), torch.randint(1000, (40,), generator=draw)
     level = tiny_model.alpha_bar[t].view(-1, 1, 1, 1)
-    z_t = level.sqrt() * latents.repeat(8, 1, 1, 1) + (1 - level).sqrt() * eps
+    z_t = level.sqrt() * parts[2].repeat(8, 1, 1, 1) + (1 - level).sqrt() * eps
+
+    @torch.no_grad()
+    def losses() -> list[float]:
+        return [float((predict_noise(tiny_model, z_t, t, c.expand(40, -1, -1)) - eps).square().mean()) for c in attackers.conditions()]
+
+    first = losses()
+    for _ in range(60):
+        attackers.learn()
+    assert all(now < then for now, then in zip(losses(), first, strict=True))
+    assert same(weights_of(tiny_model), before)
+
+
+def test_attackers_go_on_from_a_checkpoint_and_know_nothing_of_each_other(tiny_model, parts):
+    whole, one_by_one = pool(tiny_model, parts, 2), pool(tiny_model, parts, 2, together=1)
+    for _ in range(2):
+        whole.learn(), one_by_one.learn()
+    saved = {name: value.clone() for name, value in whole.tensors().items()}
+    again = pool(tiny_model, parts, 2, saved)
+    for attackers in (whole, one_by_one, again):
+        attackers.learn()
+    assert same(again.tensors(), whole.tensors()) and torch.equal(again.conditions(), whole.conditions())
+    assert torch.allclose(one_by_one.conditions(), whole.conditions(), atol=1e-4)
     with torch.no_grad():
-        before, after = (float((predict_noise(tiny_model, z_t, t, c.expand(40, -1, -1)) - eps).square().mean()) for c in (c_0, found))
-    assert after < before and found.shape == c_0.shape
+        tiny_model.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(Diverged, match="an attack became nan in round 2"):
+        whole.learn()
+
+
+def test_states_under_what_attacks_found_are_steered_off_a_soft_token(tiny_model, parts):
+    """Half of them noised pictures of the concept; all other states are what they were without attacks."""
+    conditions, c_0, stored, _ = parts
+    told = conditions.joined_by(torch.randn(3, 24, 16), 0.5, 1.0)
+    config = Erase(**{**CONFIG, "batch_size": 64, "latents": "forward"})
+    batch = Source(tiny_model, config, told, c_0, stored, 1).next(0)
+    found = batch.condition >= len(conditions.texts)
+    assert 16 < int(found.sum()) < 48 and torch.equal(batch.steered[~found], batch.condition[~found])
+    assert conditions.bare == len(conditions.texts) == 2 and set(batch.steered[found].tolist()) == {0, 1}
+    target = own_prediction(tiny_model, told, 1.0)
+    rest, concept = target.of_original(batch).chunk(2)
+    assert torch.equal(concept[found], conditions.c[batch.steered[found]]) and torch.equal(rest[found], c_0.expand_as(rest[found]))
+
+    config = config.model_copy(update={"latents": "teacher", "batch_size": 16})
+    runs, mixed = (
+        Source(tiny_model, config, conditions.joined_by(told.c[-3:], 0.5, share), c_0, stored, 1).next(0) for share in (0.0, 1.0)
+    )
+    found, moved = runs.condition >= len(conditions.texts), (runs.z_t != mixed.z_t).flatten(1).any(1)
+    assert torch.equal(moved, found) and 0 < int(found.sum()) < 16
 
 
 def test_the_methods_sections_count_only_for_their_method():

@@ -50,7 +50,7 @@ REFUSED = {  # (what, family) -> words of the reason; the tiny FLUX is a distill
     **{(what, "sd3"): "loads no embeddings" for what in ("embedding", "negative_embedding")},
     **{(what, family): "T5's vocabulary is not CLIP's" for what in ("p4d", "unlearndiffatk", "ringabell") for family in TRANSFORMERS},
 }  # fmt: skip
-HARD = {"rounds": 1, "steps": 1, "attack_steps": 1, "pictures": 2, "vectors": 1, "reinversions": 1, "embeddings": 1}
+HARD = {"rounds": 1, "steps": 1, "attack_steps": 1, "pictures": 2, "vectors": [1], "reinversions": 1, "embeddings": 1}
 OPTIONS = {"start": "closed_form", "finish": "closed_form", "pag_scale": 0.5}  # of sdd, ours
 ERASERS = {
     "sdd": {},

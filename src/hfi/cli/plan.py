@@ -101,8 +101,11 @@ def _erasing(c: Erase, attention: float | None, whole: float | None) -> tuple[st
     source = {"teacher": f"a run of {training.sampling_steps} steps each", "replay": f"{training.replay_runs} kept runs",
               "forward": "stored latents", "mix": "stored latents and kept runs"}[training.latents]
     kept, method = len(c.snapshot_steps()), "" if c.method == "sdd" else f"{c.method}: "
-    more = f", then up to {c.hardened.rounds} rounds of attack and {c.hardened.steps} steps" if c.method == "hardened" else ""
-    size = None if attention is None or (c.method == "esd" and c.esd.layers == "esd-u") else (4 + 2 * kept) * attention + extra
+    hard = c.hardened
+    rounds = f", then up to {hard.rounds} rounds of {hard.attack_steps} steps of attack and {hard.steps} of both"
+    more = rounds if c.method == "hardened" else ""
+    elsewhere = (c.method == "esd" and c.esd.layers == "esd-u") or (c.method == "hardened" and hard.layers == "all")
+    size = None if attention is None or elsewhere else (4 + 2 * kept) * attention + extra
     return (f"{method}{training.steps} steps, batch {training.batch_size}, z_t from {training.latents} ({source}), {kept} snapshots{more}",
             size)
 

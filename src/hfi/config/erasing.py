@@ -90,19 +90,33 @@ class SLD(Section):
 class Hardened(Section):
     """SDD that trains away what attacks find (ours), for erase.method hardened; its first round is SDD with the settings of `erase`."""
 
-    rounds: Positive = Field(6, description="most rounds after the first; it stops by itself before")
-    steps: Positive = Field(120, description="optimiser steps of each of those")
-    preservation: float = Field(1.0, gt=0, description="least weight of the retention term in every round")
-    reinversions: Positive = Field(10, description="tokens learned afresh against the model, each round; clusters of the top-K in turn")
-    vectors: Positive = Field(3, description="rows of each; another number than invert.vectors, with which evaluation attacks")
-    attack_pictures: Positive = Field(12, description="most pictures that an attack brings, drawn from its cluster")
-    attack_steps: Positive = Field(200, description="steps of each re-inversion and of each prompt embedding")
-    embeddings: Positive = Field(2, description="free prompt embeddings learned against the model, each round; clusters in turn")
+    rounds: Positive = Field(4, description="most rounds after the first; it stops by itself before")
+    steps: Positive = Field(150, description="optimiser steps of each of those")
+    layers: Literal["all", "cross_attention"] = Field(
+        "all", description="what learns in them: every linear and convolution layer, or cross-attention alone"
+    )
+    rate: float = Field(0.6, gt=0, description="their learning rate, times erase.learning_rate")
+    preservation: float = Field(12.0, gt=0, description="least weight of the retention term in them")
+    negative_guidance: float = Field(0.75, ge=0, description="least erase.negative_guidance in them")
+    reinversions: Positive = Field(8, description="tokens that learn against the model, other ones each round")
+    vectors: tuple[Positive, ...] = Field(
+        (3, 8), min_length=1, description="rows of each, in turn; not invert.vectors, with which evaluation attacks"
+    )
+    embeddings: Positive = Field(2, description="free prompt embeddings that learn against the model, other ones each round")
     embedding_learning_rate: float = Field(3e-2, gt=0, description="Adam on the prompt embedding")
+    attack_pictures: Positive = Field(12, description="most pictures that an attack brings: of the top-K, alike by the reward's encoder")
+    breadths: tuple[Positive, ...] = Field((12, 12, 24, 48), min_length=1, description="of how many nearest they are drawn, in turn")
+    attack_steps: Positive = Field(150, description="steps of attack on the model of each round, before the next one trains and attacks")
     found_share: Share = Field(0.5, description="share of c_s taken from what the attacks of all rounds found")
+    found_pictures: Share = Field(0.5, description="share of the states there that are noised pictures of the concept")
     pictures: Positive = Field(60, description="pictures a set by which each round is judged")
     judge: str = Field("", description="the judge of the rounds; empty: label.simulated_judge; never evaluate.judge, which scores")
     patience: Positive = Field(2, description="rounds in a row off the front of erasure and damage after which it stops")
+
+    def changed(self, erase: Erase) -> dict[str, object]:
+        """The settings of the rounds after the first where they are not those of `erase`."""
+        kept = {name: max(getattr(erase, name), getattr(self, name)) for name in ("preservation", "negative_guidance")}
+        return {"steps": self.steps, "learning_rate": self.rate * erase.learning_rate, **kept}
 
 
 SDD_ALONE = (

@@ -31,7 +31,9 @@ class Conditions:
 
     c, target, reading: (n, L, D); tokens: how many of them are built from soft tokens alone; flagged_share: chance of the rest.
     end, reading_end: the text states of the last words of c and reading (n, D).
-    found, found_share: how many of them attacks found (hardened.py), and the chance of those.
+    bare: how many of them, the first, are a token in a template and nothing else.
+    found, found_share: how many of them attacks found (hardened.py), and the chance of those; found_pictures: the share of the states that
+    meet those which are noised pictures of the concept.
     together: all names in a list, in as few prompts as hold them (k, L, D): what an inference-time eraser steers away from.
     """
 
@@ -44,17 +46,19 @@ class Conditions:
     end: Tensor
     reading_end: Tensor
     together: Tensor
+    bare: int = 1
     found: int = 0
     found_share: float = 0.0
+    found_pictures: float = 0.0
 
-    def joined_by(self, found: Tensor, share: float) -> Conditions:
+    def joined_by(self, found: Tensor, share: float, pictures: float = 0.0) -> Conditions:
         """With conditions (m, L, D) that attacks found, to be drawn as the empty prompt is: that share of c_s is taken from them."""
         like = found.to(self.c)
         empty = self.target[:1].expand_as(like)
         parts = {"c": like, "target": empty, "reading": empty, "end": like[:, -1], "reading_end": empty[:, -1]}
         more = {name: torch.cat([getattr(self, name), new]) for name, new in parts.items()}
         texts = (*self.texts, *("(found by an attack)",) * len(like))
-        return replace(self, texts=texts, found=self.found + len(like), found_share=share, **more)
+        return replace(self, texts=texts, found=self.found + len(like), found_share=share, found_pictures=pictures, **more)
 
     def draw(self, count: int, rng: numpy.random.Generator) -> Tensor:
         """Numbers (count,) of the conditions for a batch."""
@@ -142,4 +146,4 @@ def build_conditions(
     c, target, reading = encode_prompts(model, texts, tokens), encode_prompts(model, targets), encode_prompts(model, readings)
     ends = last_states(model, texts, tokens), last_states(model, ends)
     together = encode_prompts(model, listed(model, names, tokens), tokens)
-    return Conditions(texts, c, target, reading, len(alone), flagged_share, *ends, together)
+    return Conditions(texts, c, target, reading, len(alone), flagged_share, *ends, together, len(names) * len(templates))

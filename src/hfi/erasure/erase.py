@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hfi.attacks.reinversion import reinvert
 from hfi.config import Erase
 from hfi.diffusion.model import Model, save_pipeline
 from hfi.diffusion.prompts import concept_words, load_vocabulary
 from hfi.diffusion.text import encode_prompts, last_states
+from hfi.erasure.attackers import Attackers
 from hfi.erasure.ca import train_ca
 from hfi.erasure.conditions import Conditions, Flagged, build_conditions, in_context
 from hfi.erasure.delta import Delta, applied, load_delta, save_delta
 from hfi.erasure.esd import train_esd
-from hfi.erasure.hardened import brought, harden
+from hfi.erasure.hardened import harden
 from hfi.erasure.loop import Benign
 from hfi.erasure.negative_prompt import guide_negative
 from hfi.erasure.sdd import train_sdd
@@ -33,8 +32,9 @@ from hfi.generation.generate import Generated
 from hfi.inversion.invert import Inverted
 from hfi.progress import bar
 from hfi.reward.elsewhere import flagged_elsewhere
+from hfi.reward.neighbours import nearest_selected
 from hfi.reward.reward import RewardResult
-from hfi.seeds import derive, numpy_generator
+from hfi.seeds import numpy_generator
 from hfi.workspace import StageRun, Workspace, read_tensors, versions, write_bytes, write_tensors
 
 RESTS = 9  # styles, at most, that a word read in the pictures is asked for in
@@ -146,9 +146,8 @@ def erase_into(
         given = (model, conditions, c_0, stored, benign, config, seed, saved)
         hooks = {"on_log": on_log, "on_step": on_step, "on_snapshot": on_snapshot}
         if config.method == "hardened":
-            clusters = [(number, one.cluster) for number, (_, judged, *_) in enumerate(parts) for one in judged.selected]
-            fresh = _reinversion(model, stored, clusters, run, study, config)
-            delta = harden(*given, score=_needed(score), reinvert=fresh, clusters=clusters, **hooks)
+            against = _attackers(model, stored, [study, *others], parts, c_0, config)
+            delta = harden(*given, score=_needed(score), attackers=against, **hooks)
         else:
             delta = METHODS[config.method](*given, **hooks)
     delta = replace(delta, manifest={**manifest, **delta.manifest})
@@ -158,7 +157,6 @@ def erase_into(
         with applied(model, delta):
             save_pipeline(model, run.path("pipeline"))
     checkpoint.unlink(missing_ok=True)
-    shutil.rmtree(run.path("hardened"), ignore_errors=True)
     run.facts.update(
         method=config.method,
         given_as=config.concept,
@@ -194,11 +192,11 @@ def check_erasable(images: Generated, reward: RewardResult, study: Workspace, co
             field="erase.trainable",
             remedy="set it to cross_attention; 'hfi export' writes a LoRA of any delta",
         )
-    if config.method == "hardened" and hard.vectors == study.config.invert.vectors:
+    if config.method == "hardened" and study.config.invert.vectors in hard.vectors:
         raise HFIError(
             "evaluation attacks with as many vectors, and what it attacks with must be new to hardening",
             field="erase.hardened.vectors",
-            remedy="choose another number than invert.vectors",
+            remedy="choose other numbers than invert.vectors",
         )
     if config.method == "hardened" and (hard.judge or study.config.label.simulated_judge) == study.config.evaluate.judge:
         raise HFIError(
@@ -225,24 +223,20 @@ def _needed(score: Score | None) -> Score:
     return score
 
 
-def _reinversion(
-    model: Model, latents: Tensor, clusters: Sequence[Hashable], run: StageRun, study: Workspace, config: Erase
-) -> Callable[[int], list[Tensor]]:
-    """A function of the round: tokens (n, D) learned afresh against the model as it is then, `invert.together` in one pass."""
-    hard, kind, invert = config.hardened, study.config.concept.kind, study.config.invert
-    settings = invert.model_copy(update={"vectors": hard.vectors, "initial_word": ""})  # its word is erased already
-
-    def learn(round_: int) -> list[Tensor]:
-        seed, rows = derive(study.config.seed, "hardened", round_), []
-        turns = range(round_ * hard.reinversions, (round_ + 1) * hard.reinversions)
-        for start in range(0, len(turns), invert.together):
-            part = turns[start : start + invert.together]
-            checkpoint = run.path("hardened", f"{part[0]}.checkpoint.safetensors")
-            own = [brought(latents, clusters, turn, hard.attack_pictures, study.config.seed, "re-inversion") for turn in part]
-            rows += reinvert(model, own, part, run, checkpoint, settings, hard.attack_steps, seed, kind, lambda *_: None)
-        return rows
-
-    return learn
+def _attackers(
+    model: Model,
+    stored: Tensor,
+    studies: Sequence[Workspace],
+    parts: Sequence[tuple[Generated, RewardResult, Inverted, str]],
+    c_0: Tensor,
+    config: Erase,
+) -> Callable[[int, Mapping[str, Tensor] | None], Attackers]:
+    """A function of the round: those that attack its model; pictures of several studies are not brought together."""
+    study, near = studies[0], []
+    for one, (images, reward, *_) in zip(studies, parts, strict=True):
+        near += [[len(near) + i for i in row] for row in nearest_selected(images, reward, one)]
+    settings = (config.hardened, study.config.invert.learning_rate, study.config.concept.kind, study.config.invert.together)
+    return lambda number, saved: Attackers(model, stored, near, c_0, *settings, study.config.seed, number, saved)
 
 
 def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> tuple[dict[str, Tensor], list[Flagged], Tensor]:

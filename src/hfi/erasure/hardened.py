@@ -1,64 +1,67 @@
 """Hardened SDD (ours, after STEREO, arXiv 2408.16807, and R.A.C.E., arXiv 2405.16341): what attacks bring back is trained away, in rounds.
 
-The first round is SDD (sdd.py). Each further round attacks the model as it is, adds what the attacks found to the conditions
-c_s, a share of which they all make up, and goes on training with a term that keeps the original predictions on benign prompts.
+The first round is SDD (sdd.py). Then attackers (attackers.py) learn against the model as it is, and in each further round they go on
+learning while the model trains, a step each. What they have found makes up a share of the conditions c_s; so does, in later rounds, what
+those of earlier rounds ended with. From the second round on the other layers learn as well: as long as cross-attention alone learns, the
+network still knows the concept from the picture, and fresh tokens find their way to it (docs/log.md). A term keeps the original
+predictions on benign prompts.
 
-It attacks by re-inversion, with seeds, a number of vectors and pictures of its own (of the top-K, which scoring does not attack from), and
-by a free prompt embedding. Each attack brings pictures of one cluster of the top-K, all clusters in turn: a token of things that differ is
-vague, draws little and teaches little, one of things alike is sharp (docs/log.md). Held out from it, so that scores mean something: every
-other kind of attack, among them the search for prompt tokens and the noise start, every seed that scores, and every number of vectors but
-`erase.hardened.vectors`.
+Under what an attack found the original model may draw anything, so what is steered away from there is what a soft token adds; and a share
+of those states are noised pictures of the concept, for there attacks learn.
 
-It stops by itself. After each round the annotators' judge, never the scorer, says how much of the concept is drawn (under prompts or
-under what the attacks of that round found, whichever is more) and how much else is lost. Rounds that no other round beats in both are the
-front; `erase.hardened.patience` rounds in a row off the front end the run, as does the cap on rounds. What is kept is the round of the
+It attacks by re-inversion, with seeds, numbers of vectors and pictures of its own (of the top-K, which scoring does not attack from), and
+by a free prompt embedding. Each attacker brings pictures that are alike: a token of things that differ is vague, draws little and teaches
+little. Held out from it, so that scores mean something: every other kind of attack, among them the search for prompt tokens and the noise
+start, every seed that scores, and every number of vectors but `erase.hardened.vectors`.
+
+It stops by itself. After each round fresh attackers learn, and the annotators' judge, never the scorer, says how much of the concept is
+drawn (under prompts or under what they found, whichever is more) and how much else is lost. Rounds that no other round beats in both are
+the front; `erase.hardened.patience` rounds in a row off the front end the run, as does the cap on rounds. What is kept is the round of the
 front with the least sum of the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from hfi.config import Erase
-from hfi.diffusion.model import Model, add_noise, predict_noise
-from hfi.diffusion.text import encode_prompts
+from hfi.diffusion.model import Model
+from hfi.erasure.attackers import Attackers
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.delta import Delta, applied
 from hfi.erasure.loop import Benign
 from hfi.erasure.sdd import train_sdd
-from hfi.erasure.trainable import cross_attention
-from hfi.seeds import derive, generator
-
-BATCH = 4  # states per step of a prompt embedding
+from hfi.erasure.trainable import cross_attention, other_layers
+from hfi.seeds import derive
 
 
 @dataclass
 class Rounds:
     """What is known between rounds; goes into checkpoints.
 
-    points: (erasure, damage) of each finished round, both better when lower; deltas: theirs, of the best so far and the last alone;
-    found: conditions of all attacks (m, L, D).
+    points: (erasure, damage) of each judged round, both better when lower; deltas: of each trained round, of the best so far and the last
+    alone; found: conditions that the attackers of all trained rounds ended with (m, L, D).
     """
 
     points: list[tuple[float, float]] = field(default_factory=list)
     deltas: list[dict[str, Tensor]] = field(default_factory=list)
     found: Tensor | None = None
-    steps: int = 0  # of all finished rounds
+    steps: int = 0  # of all trained rounds
 
     def tensors(self) -> dict[str, Tensor]:
         saved = {f"rounds/{i}/{name}": value for i, delta in enumerate(self.deltas) for name, value in delta.items()}
-        saved |= {"points": torch.tensor(self.points, dtype=torch.float64).reshape(-1, 2), "steps": torch.tensor(self.steps)}
+        counts = {"steps": torch.tensor(self.steps), "trained": torch.tensor(len(self.deltas))}
+        saved |= {"points": torch.tensor(self.points, dtype=torch.float64).reshape(-1, 2), **counts}
         return saved if self.found is None else saved | {"found": self.found}
 
     @classmethod
     def from_tensors(cls, saved: Mapping[str, Tensor]) -> Rounds:
         points = [tuple(point) for point in saved["points"].tolist()]
-        parts = [f"rounds/{i}/" for i in range(len(points))]
-        deltas = [{name.removeprefix(part): value for name, value in saved.items() if name.startswith(part)} for part in parts]
+        deltas = [_part(saved, f"rounds/{i}/") for i in range(int(saved["trained"]))]
         return cls(points, deltas, saved.get("found"), int(saved["steps"]))
 
 
@@ -73,8 +76,7 @@ def harden(
     resume: dict[str, Tensor] | None = None,
     *,
     score: Callable[[Delta, Tensor], tuple[float, float]],
-    reinvert: Callable[[int], Sequence[Tensor]],
-    clusters: Sequence[Hashable],
+    attackers: Callable[[int, Mapping[str, Tensor] | None], Attackers],
     on_log: Callable[[dict], None] | None = None,
     on_step: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
     on_snapshot: Callable[[int, dict[str, Tensor]], None] | None = None,
@@ -83,45 +85,71 @@ def harden(
 
     Args:
         score: (delta, conditions (n, L, D) that attacks found against it) -> (erasure, damage) in [0, 1], both better when lower.
-        reinvert: round -> fresh tokens (n, D), learned against the weights that the model has when it is called.
-        clusters: of each of the stored pictures the cluster that it belongs to, see `brought`.
+        attackers: (round, tensors of a checkpoint or None) -> those that attack the model of this round, and learn on in the next one.
     """
     hard = config.hardened
-    kept = max(config.preservation, hard.preservation)
-    original = {name: parameter.data for name, parameter in cross_attention(model.network).items()}
+    original = {name: parameter.data for name, parameter in learning(model.network, hard.layers).items()}
     state = Rounds.from_tensors(resume) if resume else Rounds()
-    inner = {name.removeprefix("inner/"): value for name, value in resume.items() if name.startswith("inner/")} if resume else None
+    inner = _part(resume, "inner/") if resume else None
+    saved = _part(resume, "attackers/") if resume else None
+    against = attackers(int(saved["round"]), saved) if saved else None
+
+    def checkpoint(done: int = 0, training: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        parts = {"inner/": training or {}, "attackers/": against.tensors() if against else {}}
+        named = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
+        return state.tensors() | named | {"done": torch.tensor(state.steps + done)}
+
+    def report(done: int, training: Callable[[], Mapping[str, Tensor]]) -> None:
+        if on_step:
+            on_step(state.steps + done, lambda: checkpoint(done, training()))
+
     while not finished(state.points, hard.patience, hard.rounds):
         number = len(state.points)
-        settings = config.model_copy(
-            update={"method": "sdd", "preservation": kept, "snapshots": 0} | ({"steps": hard.steps} if number else {})
-        )
-        begin = {name: original[name] + value.to(original[name]) for name, value in state.deltas[-1].items()} if number else None
-        delta = train_sdd(
-            model,
-            conditions if state.found is None else conditions.joined_by(state.found, hard.found_share),
-            c_0,
-            stored,
-            benign,
-            settings,
-            derive(seed, "round", number) if number else seed,
-            inner,
-            begin=begin,
-            on_log=on_log and (lambda row, number=number: on_log({**row, "round": number, "step": state.steps + row["step"]})),
-            on_step=on_step and (lambda done, inner: on_step(state.steps + done, lambda: _checkpoint(state, done, inner()))),
-        )
-        inner = None
-        with applied(model, delta):
-            found = attack(model, stored, clusters, c_0, reinvert, config, seed, number)
-        state.points.append(score(delta, found))
-        state.deltas.append(dict(delta.weights))
+        if len(state.deltas) == number:  # not trained yet
+            settings, parts = config.model_copy(update={"method": "sdd", "snapshots": 0}), (c_0, stored, benign)
+            log = on_log and (lambda row, number=number: on_log({**row, "round": number, "step": state.steps + row["step"]}))
+            if number == 0:
+                delta = train_sdd(model, conditions, *parts, settings, seed, inner, on_log=log, on_step=report)
+            else:
+                settings = settings.model_copy(update=hard.changed(config))
+                live = against.conditions().cpu()
+                found = live if state.found is None else torch.cat([state.found, live])
+                told = conditions.joined_by(found, hard.found_share, hard.found_pictures)
+                begin = {name: original[name] + value.to(original[name]) for name, value in state.deltas[-1].items()}
+                hooks = {"on_log": log, "on_step": beside(against, told.c, report), "begin": begin, "layers": hard.layers}
+                delta = train_sdd(model, told, *parts, settings, derive(seed, "round", number), inner, **hooks)
+                state.found = told.c[-len(found) :].cpu()
+            state.deltas.append(dict(delta.weights))
+            state.steps += settings.steps
+            inner, against = None, attackers(number, None)
+        now = Delta(state.deltas[number])
+        with applied(model, now):
+            while against.step < hard.attack_steps:
+                against.learn()
+                report(0, dict)
+            fresh = against.conditions()
+        state.points.append(score(now, fresh))
         for old in set(range(number)) - {chosen(state.points)}:  # once beaten in the sum a round stays beaten
             state.deltas[old] = {}
-        state.found = found if state.found is None else torch.cat([state.found, found])
-        state.steps += settings.steps
     best = chosen(state.points)
     rounds = [{"erasure": erasure, "damage": damage} for erasure, damage in state.points]
     return Delta(state.deltas[best], manifest={"rounds": rounds, "kept_round": best})
+
+
+def beside(attackers: Attackers, c: Tensor, then: Callable[[int, Callable], None]) -> Callable[[int, Callable], None]:
+    """After each step of training a step of the attackers, whose conditions are the last rows of c (n, L, D): written anew in place."""
+
+    def after(done: int, training: Callable[[], dict[str, Tensor]]) -> None:
+        attackers.learn()
+        c[-len(attackers.values) :] = attackers.conditions()
+        then(done, training)
+
+    return after
+
+
+def learning(network: torch.nn.Module, layers: str) -> dict[str, torch.nn.Parameter]:
+    """The parameters that learn after the first round: cross-attention, or `all`: the other linear and convolution layers as well."""
+    return cross_attention(network) | (other_layers(network) if layers == "all" else {})
 
 
 def front(points: Sequence[tuple[float, float]]) -> set[int]:
@@ -150,57 +178,5 @@ def chosen(points: Sequence[tuple[float, float]]) -> int:
     return min(front(points), key=lambda i: (sum(points[i]), i))
 
 
-def attack(
-    model: Model,
-    latents: Tensor,
-    clusters: Sequence[Hashable],
-    c_0: Tensor,
-    reinvert: Callable[[int], Sequence[Tensor]],
-    config: Erase,
-    seed: int,
-    number: int,
-) -> Tensor:
-    """What both attacks of a round find against the weights the model has now, as conditions (n, L, D) on the CPU."""
-    hard, rows = config.hardened, reinvert(number)
-    tokens = {f"<found-{i}>": row for i, row in enumerate(rows)}
-    parts = [encode_prompts(model, list(tokens), tokens)] if tokens else []
-    for i in range(hard.embeddings):
-        own = brought(latents, clusters, number * hard.embeddings + i, hard.attack_pictures, seed, "prompt embedding")
-        parts.append(embedding_attack(model, own, c_0, hard.attack_steps, hard.embedding_learning_rate, seed, number, i))
-    return torch.cat([part.cpu() for part in parts])
-
-
-def brought(latents: Tensor, clusters: Sequence[Hashable], turn: int, count: int, seed: int, kind: str) -> Tensor:
-    """The pictures (n, C, h, w) that one attack of a kind brings: those of one cluster, all clusters in turn.
-
-    Args:
-        latents: the pictures (K, C, h, w); clusters: of each the cluster that it belongs to.
-        turn: which attack of its kind this is, over all rounds.
-        count: of a larger cluster so many are drawn, no picture twice.
-    """
-    names = list(dict.fromkeys(clusters))
-    rows = torch.tensor([row for row, name in enumerate(clusters) if name == names[turn % len(names)]])
-    return latents[rows[torch.randperm(len(rows), generator=generator(seed, "brought", kind, turn))[:count]]]
-
-
-def embedding_attack(model: Model, latents: Tensor, c_0: Tensor, steps: int, learning_rate: float, seed: int, *index: int) -> Tensor:
-    """A condition c (1, L, D), free of any text, under which the model denoises the given pictures (K, C, h, w): Adam from c_0 on
-
-    ||eps - eps_theta(z_t, t, c)||^2.
-    """
-    c = torch.nn.Parameter(c_0.detach().clone())
-    optimiser = torch.optim.Adam([c], lr=learning_rate)
-    for step in range(steps):
-        draw = generator(seed, "prompt embedding", *index, step)
-        z_0 = latents[torch.randint(len(latents), (BATCH,), generator=draw)].to(model.device)
-        eps = torch.randn(z_0.shape, generator=draw).to(model.device)
-        t = torch.randint(model.timesteps, (BATCH,), generator=draw)
-        loss = (eps - predict_noise(model, add_noise(model, z_0, eps, t), t, c.expand(BATCH, -1, -1))).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return c.detach()
-
-
-def _checkpoint(state: Rounds, done: int, inner: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return state.tensors() | {f"inner/{name}": value for name, value in inner.items()} | {"done": torch.tensor(state.steps + done)}
+def _part(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}

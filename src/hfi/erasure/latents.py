@@ -22,11 +22,15 @@ from hfi.seeds import generator, numpy_generator
 
 @dataclass
 class Batch:
-    """States to learn from: z_t (B, C, h, w), t (B,), and the numbers of their conditions (B,)."""
+    """States to learn from: z_t (B, C, h, w), t (B,), and the numbers of their conditions (B,).
+
+    steered (B,): the condition that stands for the concept there, where a target is steered away from it; None: their own.
+    """
 
     z_t: Tensor
     t: Tensor
     condition: Tensor
+    steered: Tensor | None = None
 
 
 @dataclass
@@ -47,7 +51,21 @@ class Source:
         if kind == "mix":
             share = numpy_generator(self.seed, "mix", step, micro).random()
             kind = "replay" if share < self.config.mix_share else "forward"
-        return {"teacher": self.teacher, "replay": self.replay, "forward": self.forward}[kind](step, micro)
+        batch = {"teacher": self.teacher, "replay": self.replay, "forward": self.forward}[kind](step, micro)
+        return self._of_attacks(batch, step, micro) if self.conditions.found else batch
+
+    def _of_attacks(self, batch: Batch, step: int, micro: int) -> Batch:
+        """Where a state meets what an attack found, a soft token stands for the concept, and some states are noised pictures (ours).
+
+        Runs under a condition that no longer draws the concept do not come by its pictures, and there is where an attack learns.
+        """
+        rng, size = numpy_generator(self.seed, "of attacks", step, micro), len(batch.t)
+        found = batch.condition >= len(self.conditions.texts) - self.conditions.found
+        steered = torch.where(found, torch.from_numpy(rng.integers(self.conditions.bare, size=size)), batch.condition)
+        pictures = found & torch.from_numpy(rng.random(size) < self.conditions.found_pictures)
+        other = self.forward(step, micro)
+        z_t = torch.where(pictures.view(-1, 1, 1, 1).to(batch.z_t.device), other.z_t, batch.z_t)
+        return Batch(z_t, torch.where(pictures, other.t, batch.t), batch.condition, steered)
 
     def forward(self, step: int, micro: int) -> Batch:
         """Feedback latents noised to t ~ Beta: no sampling at all, but the original model's pictures."""

@@ -26,7 +26,7 @@ from hfi.erasure.delta import Delta
 from hfi.erasure.latents import Batch
 from hfi.erasure.loop import Benign, Target, train
 from hfi.erasure.objective import sharpened, steered_target
-from hfi.erasure.trainable import cross_attention
+from hfi.erasure.trainable import cross_attention, other_layers
 from hfi.errors import HFIError
 
 
@@ -41,9 +41,13 @@ def train_sdd(
     resume: dict[str, Tensor] | None = None,
     *,
     begin: Mapping[str, Tensor] | None = None,
+    layers: str = "cross_attention",
     **hooks: Callable,
 ) -> Delta:
-    """Fine-tune cross-attention. `stored`: latents of flagged pictures; the other arguments and the hooks are those of `loop.train`."""
+    """Fine-tune cross-attention, or `all` linear and convolution layers.
+
+    `stored`: latents of flagged pictures; the other arguments and the hooks are those of `loop.train`.
+    """
     for name in ("start", "finish"):
         if getattr(config, name) == "closed_form":
             require(model.family, "closed_form", f"erase.{name}")
@@ -52,6 +56,7 @@ def train_sdd(
     if config.pag_scale:
         require(model.family, "perturbed_attention", "erase.pag_scale", remedy="set it to 0")
     trained = cross_attention(model.network)
+    others = other_layers(model.network) if layers == "all" else {}
     original = {name: parameter.data for name, parameter in trained.items()}
     parts = (conditions, c_0, stored, benign, config, seed, resume)
     if config.trainable == "lora":
@@ -64,7 +69,7 @@ def train_sdd(
     if begin is None and config.start == "closed_form":
         begin = edited(original, config.start_preservation)
     target = own_prediction(model, conditions, config.negative_guidance, config.pag_scale)
-    change = train(model, trained, target, *parts, snapshots=config.snapshot_steps(), begin=begin, **hooks)
+    change = train(model, trained | others, target, *parts, snapshots=config.snapshot_steps(), begin=begin, **hooks)
     if config.finish == "closed_form":
         left = {name: weight + change[name].to(weight) for name, weight in original.items()}
         last = edited(left, config.finish_preservation)
@@ -101,6 +106,7 @@ def own_prediction(model: Model, conditions: Conditions, eta: float = 0.0, pag_s
         return steered_target(own, *frozen.chunk(2), eta) if eta else own
 
     def rest_and_concept(batch: Batch) -> Tensor:
-        return torch.cat([conditions.reading[batch.condition], conditions.c[batch.condition]])
+        concept = batch.condition if batch.steered is None else batch.steered
+        return torch.cat([conditions.reading[batch.condition], conditions.c[concept]])
 
     return Target(wanted, rest_and_concept if eta else None)

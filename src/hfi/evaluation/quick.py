@@ -115,7 +115,8 @@ def _scores(rows, before: dict[str, Verdict], after: dict[str, Verdict], concept
 def round_score(model: Model, study) -> Callable[[Delta, Tensor], tuple[float, float]]:
     """What judges the rounds of hardened SDD: (delta, conditions that attacks found) -> (erasure, damage), both better when lower.
 
-    Erasure is the concept rate under prompts or under those conditions, whichever is more; damage is what is lost of other objects.
+    Erasure is the concept rate under prompts or under those conditions, whichever is more; damage is what is lost of other
+    objects, or of styles on the same pictures, whichever is more.
     The judge plays an annotator and must not be the one that scores (`erase.check_erasable`). Nothing is loaded before the first call.
     """
     config, settings, original, seed = study.config, study.config.erase.hardened, {}, derive(study.config.seed, "hardened rounds")
@@ -135,7 +136,8 @@ def round_score(model: Model, study) -> Callable[[Delta, Tensor], tuple[float, f
             with applied(model, delta):
                 z_0 = sample_latents(model, c, encode_prompts(model, [""]), part, **config.evaluate.sampling)
             hits += [is_concept(one, config.concept, names) for one in name_verdicts(judge, judge(decode(model, z_0)))]
-        return max(seen["concept_rate"] or 0.0, _mean(hits) or 0.0), 1.0 - (1.0 if seen["retention"] is None else seen["retention"])
+        kept = [seen[name] for name in ("retention", "retention_styles") if seen[name] is not None]
+        return max(seen["concept_rate"] or 0.0, _mean(hits) or 0.0), 1.0 - min(kept, default=1.0)
 
     return score
 
