@@ -5,10 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import tiny
 from hfi.config import Erase, parse_config
-from hfi.erasure.delta import load_delta
+from hfi.erasure.delta import Delta, load_delta
 from hfi.erasure.erase import check_erasable, concept_names, erase
 from hfi.errors import HFIError
 from hfi.evaluation.quick import round_score
@@ -46,6 +47,14 @@ def test_hardened_sdd_is_judged_by_a_judge_of_its_own(make, tiny_model, tiny_roo
     assert len(delta.manifest["rounds"]) == 2 and all(0 <= one["erasure"] <= 1 for one in delta.manifest["rounds"])
     assert delta.manifest["method"] == "hardened"
     assert study.is_done("erase") and study.manifest("erase")["facts"]["snapshots"] == []
+
+
+@pytest.mark.parametrize(("objects", "styles", "damage"), [(1.0, 0.75, 0.25), (0.5, 0.75, 0.5), (None, None, 0.0)])
+def test_a_round_costs_what_it_loses_of_objects_or_of_styles(make, tiny_model, tiny_root, monkeypatch, objects, styles, damage):
+    study, *_ = make(method="hardened", hardened={"judge": f"clip:{tiny_root / 'clip2'}"})
+    seen = {"concept_rate": 0.125, "retention": objects, "retention_styles": styles}
+    monkeypatch.setattr("hfi.evaluation.quick.quick_scores", lambda *given, **more: seen)
+    assert round_score(tiny_model, study)(Delta({}), torch.zeros(0, 4, 16)) == (0.125, damage)
 
 
 def test_words_reach_the_method_and_the_manifest(make, tiny_model):
