@@ -475,6 +475,10 @@ def test_states_under_what_attacks_found_are_steered_off_a_soft_token(tiny_model
     assert torch.equal(moved, found) and 0 < int(found.sum()) < 16
 
 
+def test_a_study_of_old_still_opens():
+    assert Hardened(vectors=3).vectors == (3,) and Hardened(vectors=[3, 8]).vectors == (3, 8)
+
+
 def test_the_methods_sections_count_only_for_their_method():
     """A study of old stays done: SDD's decisive settings are the same data as before; ESD's do not matter to it, but to ESD."""
     assert Erase().decisive() == Erase(esd={"steps": 7}, uce={"ridge": 2.0}).decisive()

@@ -48,7 +48,9 @@ def notes(study: Workspace) -> list[str]:
     lines = []
     if found is not None:
         parts = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in found["parameters"].items())
-        lines.append(f"parameters: {parts}; {found['learns'] / 1e6:.1f} M of them learn ({config.erase.trainable.replace('_', ' ')})")
+        every = config.erase.method == "hardened" and config.erase.hardened.layers == "all"
+        later = "; all layers after the first round" if every else ""
+        lines.append(f"parameters: {parts}; {found['learns'] / 1e6:.1f} M of them learn ({config.erase.trainable.replace('_', ' ')}{later})")
     memory = memory_mib(config)
     if memory is not None:
         lines.append(f"memory while erasing, beside activations: {sum(memory.values()):.0f} MiB "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hfi.config.base import NOT_SAID, Positive, Section, Share
 
@@ -112,6 +112,11 @@ class Hardened(Section):
     pictures: Positive = Field(60, description="pictures a set by which each round is judged")
     judge: str = Field("", description="the judge of the rounds; empty: label.simulated_judge; never evaluate.judge, which scores")
     patience: Positive = Field(2, description="rounds in a row off the front of erasure and damage after which it stops")
+
+    @field_validator("vectors", mode="before")
+    @classmethod
+    def _one_number(cls, value: object) -> object:
+        return (value,) if isinstance(value, int) else value  # as studies of before 2026-11-29 have it
 
     def changed(self, erase: Erase) -> dict[str, object]:
         """The settings of the rounds after the first where they are not those of `erase`."""
