@@ -50,7 +50,8 @@ def notes(study: Workspace) -> list[str]:
         parts = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in found["parameters"].items())
         every = config.erase.method == "hardened" and config.erase.hardened.layers == "all"
         later = "; all layers after the first round" if every else ""
-        lines.append(f"parameters: {parts}; {found['learns'] / 1e6:.1f} M of them learn ({config.erase.trainable.replace('_', ' ')}{later})")
+        which = config.erase.trainable.replace("_", " ") + later
+        lines.append(f"parameters: {parts}; {found['learns'] / 1e6:.1f} M of them learn ({which})")
     memory = memory_mib(config)
     if memory is not None:
         lines.append(f"memory while erasing, beside activations: {sum(memory.values()):.0f} MiB "
