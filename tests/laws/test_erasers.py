@@ -379,14 +379,16 @@ def test_hardening_attacks_what_it_has_and_stops_by_itself(tiny_model, parts):
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in tiny_model.unet.parameters())
 
 
-def test_the_first_round_of_hardening_is_sdd_and_the_others_move_every_layer(tiny_model, parts):
-    first, *_ = hardening(tiny_model, parts, [(0.0, 0.0), (0.3, 0.3)])
+@pytest.mark.parametrize("layers", ["attention", "all", "cross_attention"])
+def test_the_first_round_of_hardening_is_sdd_and_the_others_move_more_layers(tiny_model, parts, layers):
+    first, *_ = hardening(tiny_model, parts, [(0.0, 0.0), (0.3, 0.3)], layers=layers)
     assert first.manifest["kept_round"] == 0 and same(first.weights, erased(tiny_model, "sdd", parts).weights)
     through_text, elsewhere = set(cross_attention(tiny_model.unet)), set(other_layers(tiny_model.unet))
-    later, *_ = hardening(tiny_model, parts, [(0.9, 0.0), (0.1, 0.0), (0.5, 0.0)])
-    assert set(later.weights) == through_text | elsewhere and all(later.weights[name].any() for name in elsewhere)
-    narrow, *_ = hardening(tiny_model, parts, [(0.9, 0.0), (0.1, 0.0), (0.5, 0.0)], layers="cross_attention")
-    assert set(narrow.weights) == through_text and not same(narrow.weights, first.weights)
+    inside = {name for name in elsewhere if any(part in name for part in (".attn1.", ".ff.", ".proj_in.", ".proj_out."))}
+    more = {"attention": inside, "all": elsewhere, "cross_attention": set()}[layers]
+    later, *_ = hardening(tiny_model, parts, [(0.9, 0.0), (0.1, 0.0), (0.5, 0.0)], layers=layers)
+    assert set(later.weights) == through_text | more and all(later.weights[name].any() for name in more)
+    assert inside < elsewhere and not same(later.weights, first.weights)
 
 
 @pytest.mark.parametrize("start", ["original", "closed_form"])

@@ -107,7 +107,7 @@ def memory_mib(config: StudyConfig) -> dict[str, float] | None:
     learns = found["learns"]
     if config.erase.trainable == "lora":  # A and B of an n x m matrix hold r (n + m) numbers; matrices here are near square
         frozen, learns = found["parameters"][network], round(found["learns"] * min(1.0, 2 * config.erase.lora_rank / found["token_width"]))
-    if config.erase.method == "hardened" and config.erase.hardened.layers == "all":  # after its first round
+    if config.erase.method == "hardened" and config.erase.hardened.layers != "cross_attention":  # after its first round
         frozen, learns = 0, found["parameters"][network]
     half = 2.0 if config.memory.weights == "bfloat16" else 4.0
     parts = {

@@ -48,8 +48,8 @@ def notes(study: Workspace) -> list[str]:
     lines = []
     if found is not None:
         parts = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in found["parameters"].items())
-        every = config.erase.method == "hardened" and config.erase.hardened.layers == "all"
-        later = "; all layers after the first round" if every else ""
+        every = config.erase.method == "hardened" and config.erase.hardened.layers != "cross_attention"
+        later = f"; {config.erase.hardened.layers} layers after the first round" if every else ""
         which = config.erase.trainable.replace("_", " ") + later
         lines.append(f"parameters: {parts}; {found['learns'] / 1e6:.1f} M of them learn ({which})")
     memory = memory_mib(config)
@@ -107,7 +107,7 @@ def _erasing(c: Erase, attention: float | None, whole: float | None) -> tuple[st
     hard = c.hardened
     rounds = f", then up to {hard.rounds} rounds of {hard.attack_steps} steps of attack and {hard.steps} of both"
     more = rounds if c.method == "hardened" else ""
-    elsewhere = (c.method == "esd" and c.esd.layers == "esd-u") or (c.method == "hardened" and hard.layers == "all")
+    elsewhere = (c.method == "esd" and c.esd.layers == "esd-u") or (c.method == "hardened" and hard.layers != "cross_attention")
     size = None if attention is None or elsewhere else (4 + 2 * kept) * attention + extra
     return (f"{method}{training.steps} steps, batch {training.batch_size}, z_t from {training.latents} ({source}), {kept} snapshots{more}",
             size)

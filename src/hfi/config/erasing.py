@@ -92,8 +92,8 @@ class Hardened(Section):
 
     rounds: Positive = Field(4, description="most rounds after the first; it stops by itself before")
     steps: Positive = Field(150, description="optimiser steps of each of those")
-    layers: Literal["all", "cross_attention"] = Field(
-        "all", description="what learns in them: every linear and convolution layer, or cross-attention alone"
+    layers: Literal["all", "attention", "cross_attention"] = Field(
+        "all", description="what learns in them: every linear and convolution layer, those of attention blocks, or cross-attention alone"
     )
     rate: float = Field(0.6, gt=0, description="their learning rate, times erase.learning_rate")
     preservation: float = Field(12.0, gt=0, description="least weight of the retention term in them")

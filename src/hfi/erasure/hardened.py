@@ -2,9 +2,9 @@
 
 The first round is SDD (sdd.py). Then attackers (attackers.py) learn against the model as it is, and in each further round they go on
 learning while the model trains, a step each. What they have found makes up a share of the conditions c_s; so does, in later rounds, what
-those of earlier rounds ended with. From the second round on the other layers learn as well: as long as cross-attention alone learns, the
-network still knows the concept from the picture, and fresh tokens find their way to it (docs/log.md). A term keeps the original
-predictions on benign prompts.
+those of earlier rounds ended with. From the second round on all layers learn (`erase.hardened.layers`): as long as cross-attention alone
+learns, the network still knows the concept from the picture, and fresh tokens find their way to it (docs/decisions/0011). A term keeps the
+original predictions on benign prompts.
 
 Under what an attack found the original model may draw anything, so what is steered away from there is what a soft token adds; and a share
 of those states are noised pictures of the concept, for there attacks learn.
@@ -35,7 +35,7 @@ from hfi.erasure.conditions import Conditions
 from hfi.erasure.delta import Delta, applied
 from hfi.erasure.loop import Benign
 from hfi.erasure.sdd import train_sdd
-from hfi.erasure.trainable import cross_attention, other_layers
+from hfi.erasure.trainable import cross_attention, further_layers
 from hfi.seeds import derive
 
 
@@ -88,7 +88,8 @@ def harden(
         attackers: (round, tensors of a checkpoint or None) -> those that attack the model of this round, and learn on in the next one.
     """
     hard = config.hardened
-    original = {name: parameter.data for name, parameter in learning(model.network, hard.layers).items()}
+    learns = cross_attention(model.network) | further_layers(model.network, hard.layers)
+    original = {name: parameter.data for name, parameter in learns.items()}
     state = Rounds.from_tensors(resume) if resume else Rounds()
     inner = _part(resume, "inner/") if resume else None
     saved = _part(resume, "attackers/") if resume else None
@@ -145,11 +146,6 @@ def beside(attackers: Attackers, c: Tensor, then: Callable[[int, Callable], None
         then(done, training)
 
     return after
-
-
-def learning(network: torch.nn.Module, layers: str) -> dict[str, torch.nn.Parameter]:
-    """The parameters that learn after the first round: cross-attention, or `all`: the other linear and convolution layers as well."""
-    return cross_attention(network) | (other_layers(network) if layers == "all" else {})
 
 
 def front(points: Sequence[tuple[float, float]]) -> set[int]:

@@ -26,7 +26,7 @@ from hfi.erasure.delta import Delta
 from hfi.erasure.latents import Batch
 from hfi.erasure.loop import Benign, Target, train
 from hfi.erasure.objective import sharpened, steered_target
-from hfi.erasure.trainable import cross_attention, other_layers
+from hfi.erasure.trainable import cross_attention, further_layers
 from hfi.errors import HFIError
 
 
@@ -44,7 +44,7 @@ def train_sdd(
     layers: str = "cross_attention",
     **hooks: Callable,
 ) -> Delta:
-    """Fine-tune cross-attention, or `all` linear and convolution layers.
+    """Fine-tune cross-attention, and what `trainable.further_layers` names.
 
     `stored`: latents of flagged pictures; the other arguments and the hooks are those of `loop.train`.
     """
@@ -56,7 +56,7 @@ def train_sdd(
     if config.pag_scale:
         require(model.family, "perturbed_attention", "erase.pag_scale", remedy="set it to 0")
     trained = cross_attention(model.network)
-    others = other_layers(model.network) if layers == "all" else {}
+    others = further_layers(model.network, layers)
     original = {name: parameter.data for name, parameter in trained.items()}
     parts = (conditions, c_0, stored, benign, config, seed, resume)
     if config.trainable == "lora":

@@ -41,6 +41,18 @@ def other_layers(network: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     }
 
 
+def further_layers(network: torch.nn.Module, layers: str) -> dict[str, torch.nn.Parameter]:
+    """What learns beside cross-attention: nothing (`cross_attention`), the linear layers of attention blocks (`attention`), or `all`."""
+    if layers == "cross_attention":
+        return {}
+    inside = (".attentions.", "transformer_blocks.")  # of UNets, of transformers
+    return {
+        name: parameter
+        for name, parameter in other_layers(network).items()
+        if layers == "all" or any(part in name for part in inside)
+    }
+
+
 @contextlib.contextmanager
 def swapped(parameters: Mapping[str, torch.nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
     """While open, the parameters hold `values`; only pointers move, so it costs nothing."""
