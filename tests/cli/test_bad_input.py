@@ -103,6 +103,19 @@ def test_a_recipe_never_overwrites_a_study_with_other_settings(quick, recipe, tm
     assert "not a folder" in quick("run", recipe, "--study", "file").error
 
 
+@pytest.mark.parametrize("setting", ["erase.trainable=lora", "erase.hardened.vectors=[2]", "erase.hardened.judge=tiny-scorer"])
+def test_settings_that_contradict_are_refused_and_not_kept(quick, copy_of, setting):
+    """By the stage's own command and by the whole loop, before anything is loaded: the study is as it was."""
+    study = copy_of("invert")
+    before = (study / "study.yaml").read_bytes()
+    known = yaml.safe_load(before)
+    setting = setting.replace("tiny-scorer", known["evaluate"]["judge"]).replace("[2]", f"[{known['invert']['vectors']}]")
+    for arguments in (["erase", study, "--method", "hardened"], ["run", study, "--set", "erase.method=hardened"]):
+        done = quick(*arguments, "--set", setting)
+        assert done.code == 2 and setting.split("=")[0] in done.error
+        assert (study / "study.yaml").read_bytes() == before
+
+
 # --- damaged studies ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("file", ["generate/manifest.json", "reward/manifest.json"])

@@ -16,10 +16,12 @@ def open_study(root: Path, changes: dict[str, object]) -> Workspace:
 
 
 def check_settings(config: StudyConfig) -> None:
-    """Find unknown models, concepts and prompt files before anything slow begins; raises HFIError."""
+    """Find unknown models, concepts, prompt files and settings of erasing that contradict before anything slow begins; raises HFIError."""
     from hfi.diffusion.identity import model_folder
     from hfi.diffusion.prompts import feedback_prompts, load_vocabulary
+    from hfi.erasure.settings import check_settings as check_erasing
 
+    check_erasing(config, config.erase)
     feedback_prompts(config.concept, load_vocabulary(config.concept.vocabulary), 4, 0.5, config.seed)
     folder = model_folder(config.model)
     known = folder is not None if config.model.startswith((".", "/", "~")) or config.model.count("/") != 1 else True

@@ -25,6 +25,7 @@ from hfi.erasure.hardened import harden
 from hfi.erasure.loop import Benign
 from hfi.erasure.negative_prompt import guide_negative
 from hfi.erasure.sdd import train_sdd
+from hfi.erasure.settings import check_settings
 from hfi.erasure.sld import guide_sld
 from hfi.erasure.uce import edit_uce
 from hfi.errors import HFIError
@@ -172,7 +173,7 @@ def erase_into(
 
 def check_erasable(images: Generated, reward: RewardResult, study: Workspace, config: Erase) -> None:
     """Raise HFIError for settings that cannot work on this study, before anything is begun or cleared."""
-    training, hard = config.training(), config.hardened
+    training = config.training()
     if ((training and training.preservation) or config.method == "hardened") and not benign_images(images, reward):
         raise HFIError(
             "preservation needs benign pictures, and the study has none",
@@ -180,30 +181,7 @@ def check_erasable(images: Generated, reward: RewardResult, study: Workspace, co
             field="erase.preservation",
             remedy="set generate.benign_share above 0 and draw again, or set erase.preservation to 0",
         )
-    if config.method in ("sld", "negative_prompt") and config.save_pipeline:
-        raise HFIError(
-            "a method that acts while sampling leaves no changed pipeline",
-            field="erase.save_pipeline",
-            remedy="set it to false; the delta holds the guidance",
-        )
-    if config.method == "hardened" and config.trainable == "lora":
-        raise HFIError(
-            "hardening goes on from round to round in the weights themselves",
-            field="erase.trainable",
-            remedy="set it to cross_attention; 'hfi export' writes a LoRA of any delta",
-        )
-    if config.method == "hardened" and study.config.invert.vectors in hard.vectors:
-        raise HFIError(
-            "evaluation attacks with as many vectors, and what it attacks with must be new to hardening",
-            field="erase.hardened.vectors",
-            remedy="choose other numbers than invert.vectors",
-        )
-    if config.method == "hardened" and (hard.judge or study.config.label.simulated_judge) == study.config.evaluate.judge:
-        raise HFIError(
-            f"{study.config.evaluate.judge} scores, so it must not choose",
-            field="erase.hardened.judge",
-            remedy="name another judge than evaluate.judge",
-        )
+    check_settings(study.config, config)
 
 
 def tensor_hash(values: Tensor) -> str:

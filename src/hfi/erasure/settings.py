@@ -1,0 +1,35 @@
+"""Settings of an erasure that contradict each other or the study's: known before anything is loaded."""
+
+from __future__ import annotations
+
+from hfi.config import Erase, StudyConfig
+from hfi.errors import HFIError
+
+
+def check_settings(study: StudyConfig, config: Erase) -> None:
+    """Raise HFIError for settings of the erasure that cannot work, whatever the study's pictures are."""
+    hard = config.hardened
+    if config.method in ("sld", "negative_prompt") and config.save_pipeline:
+        raise HFIError(
+            "a method that acts while sampling leaves no changed pipeline",
+            field="erase.save_pipeline",
+            remedy="set it to false; the delta holds the guidance",
+        )
+    if config.method == "hardened" and config.trainable == "lora":
+        raise HFIError(
+            "hardening goes on from round to round in the weights themselves",
+            field="erase.trainable",
+            remedy="set it to cross_attention; 'hfi export' writes a LoRA of any delta",
+        )
+    if config.method == "hardened" and study.invert.vectors in hard.vectors:
+        raise HFIError(
+            "evaluation attacks with as many vectors, and what it attacks with must be new to hardening",
+            field="erase.hardened.vectors",
+            remedy="choose other numbers than invert.vectors",
+        )
+    if config.method == "hardened" and (hard.judge or study.label.simulated_judge) == study.evaluate.judge:
+        raise HFIError(
+            f"{study.evaluate.judge} scores, so it must not choose",
+            field="erase.hardened.judge",
+            remedy="name another judge than evaluate.judge",
+        )
