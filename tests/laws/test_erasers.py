@@ -19,7 +19,7 @@ from hfi.diffusion.text import encode_prompts, last_states, listed
 from hfi.erasure import loop
 from hfi.erasure.attackers import Attackers, brought
 from hfi.erasure.ca import anchor_latents
-from hfi.erasure.conditions import Conditions, build_conditions
+from hfi.erasure.conditions import Conditions, Flagged, build_conditions
 from hfi.erasure.delta import Delta, applied, compose, load_delta, save_delta
 from hfi.erasure.erase import METHODS
 from hfi.erasure.hardened import chosen, finished, front, harden
@@ -456,18 +456,21 @@ def test_attackers_go_on_from_a_checkpoint_and_know_nothing_of_each_other(tiny_m
         whole.learn()
 
 
-def test_states_under_what_attacks_found_are_steered_off_a_soft_token(tiny_model, parts):
-    """Half of them noised pictures of the concept; all other states are what they were without attacks."""
-    conditions, c_0, stored, _ = parts
+def test_states_under_what_attacks_found_are_steered_off_what_a_soft_token_adds_to_its_prompt(tiny_model, parts):
+    """Any prompt with a token, and what is left of it without: so no style is steered off. All other states are as without attacks."""
+    c_0, stored = parts[1], parts[2]
+    conditions = build_conditions(tiny_model, {"<a>": torch.randn(1, 16)}, ("{}", "a {}"), [Flagged("a cat in oil", "in oil")], 0.5)
+    assert conditions.texts == ("<a>", "a <a>", "a <a> in oil", "a cat in oil") and conditions.tokens == 3
     told = conditions.joined_by(torch.randn(3, 24, 16), 0.5, 1.0)
     config = Erase(**{**CONFIG, "batch_size": 64, "latents": "forward"})
     batch = Source(tiny_model, config, told, c_0, stored, 1).next(0)
     found = batch.condition >= len(conditions.texts)
     assert 16 < int(found.sum()) < 48 and torch.equal(batch.steered[~found], batch.condition[~found])
-    assert conditions.bare == len(conditions.texts) == 2 and set(batch.steered[found].tolist()) == {0, 1}
-    target = own_prediction(tiny_model, told, 1.0)
-    rest, concept = target.of_original(batch).chunk(2)
-    assert torch.equal(concept[found], conditions.c[batch.steered[found]]) and torch.equal(rest[found], c_0.expand_as(rest[found]))
+    assert set(batch.steered[found].tolist()) == {0, 1, 2}
+    rest, concept = own_prediction(tiny_model, told, 1.0).of_original(batch).chunk(2)
+    assert torch.equal(concept[found], conditions.c[batch.steered[found]])
+    left = encode_prompts(tiny_model, ["", "", "in oil", "in oil"])
+    assert torch.equal(rest, left[batch.steered])
 
     config = config.model_copy(update={"latents": "teacher", "batch_size": 16})
     runs, mixed = (

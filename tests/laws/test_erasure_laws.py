@@ -14,6 +14,7 @@ import tiny
 from hfi.config import Erase, parse_config
 from hfi.diffusion.model import predict_noise
 from hfi.diffusion.perturbed import second_half_perturbed
+from hfi.diffusion.sampling import trajectory
 from hfi.diffusion.text import encode_prompts, last_states
 from hfi.erasure import erase as erase_stage
 from hfi.erasure.closed_form import closed_form
@@ -22,8 +23,9 @@ from hfi.erasure.delta import applied
 from hfi.erasure.ema import ConstantEMA
 from hfi.erasure.erase import erase
 from hfi.erasure.latents import Batch, Source, timestep_grid
-from hfi.erasure.loop import Benign
+from hfi.erasure.loop import Benign, learning_rate
 from hfi.erasure.objective import beta_fractions, drift, sdd_loss
+from hfi.erasure.preserved import Preserved
 from hfi.erasure.sdd import own_prediction, train_sdd
 from hfi.erasure.trainable import cross_attention, swapped
 from hfi.errors import Diverged, HFIError
@@ -88,7 +90,8 @@ def test_timesteps_follow_the_beta_law():
 
 @pytest.mark.parametrize("latents", ["teacher", "replay", "forward", "mix"])
 def test_resuming_equals_not_stopping_bit_for_bit(tiny_model, parts, latents):
-    settings = {"latents": latents, "preservation": 1.0, "start": "closed_form", "redraw": 0.5, "negative_guidance": 0.3, "pag_scale": 0.5}
+    settings = {"latents": latents, "redraw": 0.5, "preservation": 1.0, "preservation_runs": 0.5, "warmup": 4}
+    settings |= {"start": "closed_form", "negative_guidance": 0.3, "pag_scale": 0.5}
     whole = run(tiny_model, parts, **settings)
     saved = {}
 
@@ -274,6 +277,20 @@ def test_training_leaves_the_original_model_as_it_was(tiny_model, parts):
     assert equal(dict(tiny_model.unet.state_dict()), before)
 
 
+def test_the_rate_rises_over_the_warm_up_to_where_it_would_be_without():
+    plain, warm = Erase(steps=8, learning_rate=2.0, schedule="cosine"), Erase(steps=8, learning_rate=2.0, schedule="cosine", warmup=4)
+    at = [learning_rate(warm, step) / learning_rate(plain, step) for step in range(8)]
+    assert at == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1])
+
+
+def test_tensors_with_a_rate_of_their_own_move_by_it_and_the_others_as_before(tiny_model, parts):
+    config = Erase(**{**SMALL, "steps": 1, "ema_decay": 0.0, "weight_decay": 0.0})
+    names = sorted(cross_attention(tiny_model.network))
+    plain, slower = (train_sdd(tiny_model, *parts, config, seed=1, rates=rates).weights for rates in ({}, {names[0]: 0.25}))
+    torch.testing.assert_close(slower[names[0]], 0.25 * plain[names[0]])
+    assert float(plain[names[0]].abs().max()) > 0 and all(torch.equal(slower[name], plain[name]) for name in names[1:])
+
+
 def test_a_zero_learning_rate_in_the_limit_changes_nothing(tiny_model, parts):
     delta = run(tiny_model, parts, ema_decay=1.0)
     assert all(torch.equal(value, torch.zeros_like(value)) for value in delta.values())
@@ -324,6 +341,33 @@ def test_redrawn_conditions_meet_the_same_states_and_follow_the_law_of_the_runs(
     assert float(tokens) == pytest.approx(1 - conditions.flagged_share, abs=0.06)
     same = [float((numbers[0] == one).float().mean()) for one in numbers]
     assert same[0] == 1 and same[1] > same[2] + 0.2, "half of the states keep the condition of their run"
+
+
+def test_predictions_are_kept_on_states_of_benign_runs_under_the_prompt_of_each(tiny_model, parts):
+    """As many as asked for, each a state of a guided run that the model of now makes; the other states are what they would be."""
+    c_0, benign = parts[1], parts[3]
+    config = Erase(**{**SMALL, "batch_size": 4, "preservation": 1.0})
+
+    def kept(share):
+        return Preserved(tiny_model, config.model_copy(update={"preservation_runs": share}), benign, c_0, 5)
+
+    with torch.no_grad():
+        plain, half, source = kept(0.0).next(0), kept(0.5).next(0), kept(1.0)
+        assert all(torch.equal(a[2:], b[2:]) for a, b in zip(plain, half, strict=True)) and not torch.equal(half[0][:2], plain[0][:2])
+        drawn = [source.next(step) for step in range(2)]  # 2 runs x 4 states = 8 states = 2 batches of 4
+        first = dict(source.buffer)
+        source.next(2)
+    assert not torch.equal(source.buffer["z_t"], first["z_t"]), "new runs, when as many were drawn as there are states"
+    own = first["own"][:2]
+    with torch.no_grad():
+        c = benign.c[own]
+        runs = list(trajectory(tiny_model, first["z_t"][:2], c, c_0.expand_as(c), config.sampling_steps, config.guidance_scale))
+    for z_t, t, c in drawn:
+        for state, time, under in zip(z_t, t, c, strict=True):
+            place = int((first["z_t"] == state).flatten(1).all(1).nonzero()[0])
+            assert int(time) == runs[place // 2][0] == int(first["t"][place])
+            torch.testing.assert_close(state, runs[place // 2][1][place % 2])
+            assert torch.equal(under, benign.c[own[place % 2]]) or torch.equal(under, c_0[0])
 
 
 def test_the_target_moves_away_from_what_the_concept_adds_to_the_rest_of_its_prompt(tiny_model):
@@ -385,6 +429,8 @@ def test_no_redrawing_and_no_steering_is_the_data_of_before_they_could_be_asked_
     assert "pag_scale" not in Erase().decisive() and Erase(pag_scale=0.5).decisive()["pag_scale"] == 0.5
     assert "redraw" not in Erase().decisive() and Erase(redraw=0.5).decisive()["redraw"] == 0.5
     assert "redraw" not in Erase(method="esd").decisive()["esd"]
+    for name, value in {"preservation_runs": 0.5, "warmup": 30}.items():
+        assert name not in Erase().decisive() and Erase(**{name: value}).decisive()[name] == value
 
 
 def test_the_drift_of_an_unchanged_model_is_zero():

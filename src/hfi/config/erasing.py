@@ -20,6 +20,7 @@ class Training(Section):
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="of the learning rate over the steps: as it is (SDD), or falling to zero (ours)"
     )
+    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises to its height (ours, off)")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW (SDD)")
     clip_norm: float = Field(1.0, gt=0, description="gradient norm (SDD)")
     guidance_scale: float = Field(3.0, ge=0, description="s_g of the teacher's runs (SDD)")
@@ -34,6 +35,9 @@ class Training(Section):
     )
     preservation: float = Field(
         0.0, ge=0, description="weight of the term that keeps the original predictions on benign prompts (ours, off)"
+    )
+    preservation_runs: Share = Field(
+        0.0, description="share of its states that are met while the model draws benign prompts, the rest being noised pictures (ours, off)"
     )
 
 
@@ -96,7 +100,10 @@ class Hardened(Section):
         "all", description="what learns in them: every linear and convolution layer, those of attention blocks, or cross-attention alone"
     )
     rate: float = Field(0.6, gt=0, description="their learning rate, times erase.learning_rate")
+    outer_rate: float = Field(0.3, gt=0, description="that of layers outside attention blocks, times that of the others")
+    warmup: int = Field(30, ge=0, description="steps over which it rises in each of them")
     preservation: float = Field(12.0, gt=0, description="least weight of the retention term in them")
+    preservation_runs: Share = Field(0.5, description="least erase.preservation_runs in them")
     negative_guidance: float = Field(0.75, ge=0, description="least erase.negative_guidance in them")
     reinversions: Positive = Field(8, description="tokens that learn against the model, other ones each round")
     vectors: tuple[Positive, ...] = Field(
@@ -120,8 +127,9 @@ class Hardened(Section):
 
     def changed(self, erase: Erase) -> dict[str, object]:
         """The settings of the rounds after the first where they are not those of `erase`."""
-        kept = {name: max(getattr(erase, name), getattr(self, name)) for name in ("preservation", "negative_guidance")}
-        return {"steps": self.steps, "learning_rate": self.rate * erase.learning_rate, **kept}
+        least = ("preservation", "preservation_runs", "negative_guidance")
+        kept = {name: max(getattr(erase, name), getattr(self, name)) for name in least}
+        return {"steps": self.steps, "learning_rate": self.rate * erase.learning_rate, "warmup": self.warmup, **kept}
 
 
 SDD_ALONE = (
@@ -243,6 +251,7 @@ class Erase(Training):
         if self.trainable == "cross_attention":
             defaults |= {"trainable": "cross_attention", "lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
         for part in (found, *(value for value in found.values() if isinstance(value, dict))):
-            if part.get("redraw") == 0:
-                part.pop("redraw")
+            for name in ("warmup", "redraw", "preservation_runs"):
+                if part.get(name) == 0:
+                    part.pop(name)
         return {name: value for name, value in found.items() if name not in defaults or value != defaults[name]}

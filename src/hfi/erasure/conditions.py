@@ -31,7 +31,6 @@ class Conditions:
 
     c, target, reading: (n, L, D); tokens: how many of them are built from soft tokens alone; flagged_share: chance of the rest.
     end, reading_end: the text states of the last words of c and reading (n, D).
-    bare: how many of them, the first, are a token in a template and nothing else.
     found, found_share: how many of them attacks found (hardened.py), and the chance of those; found_pictures: the share of the states that
     meet those which are noised pictures of the concept.
     together: all names in a list, in as few prompts as hold them (k, L, D): what an inference-time eraser steers away from.
@@ -46,7 +45,6 @@ class Conditions:
     end: Tensor
     reading_end: Tensor
     together: Tensor
-    bare: int = 1
     found: int = 0
     found_share: float = 0.0
     found_pictures: float = 0.0
@@ -146,4 +144,4 @@ def build_conditions(
     c, target, reading = encode_prompts(model, texts, tokens), encode_prompts(model, targets), encode_prompts(model, readings)
     ends = last_states(model, texts, tokens), last_states(model, ends)
     together = encode_prompts(model, listed(model, names, tokens), tokens)
-    return Conditions(texts, c, target, reading, len(alone), flagged_share, *ends, together, len(names) * len(templates))
+    return Conditions(texts, c, target, reading, len(alone), flagged_share, *ends, together)

@@ -89,6 +89,8 @@ def harden(
     """
     hard = config.hardened
     learns = cross_attention(model.network) | further_layers(model.network, hard.layers)
+    outer = further_layers(model.network, hard.layers).keys() - further_layers(model.network, "attention").keys()
+    rates = dict.fromkeys(outer, hard.outer_rate)
     original = {name: parameter.data for name, parameter in learns.items()}
     state = Rounds.from_tensors(resume) if resume else Rounds()
     inner = _part(resume, "inner/") if resume else None
@@ -117,7 +119,7 @@ def harden(
                 found = live if state.found is None else torch.cat([state.found, live])
                 told = conditions.joined_by(found, hard.found_share, hard.found_pictures)
                 begin = {name: original[name] + value.to(original[name]) for name, value in state.deltas[-1].items()}
-                hooks = {"on_log": log, "on_step": beside(against, told.c, report), "begin": begin, "layers": hard.layers}
+                hooks = {"on_log": log, "on_step": beside(against, told.c, report), "begin": begin, "layers": hard.layers, "rates": rates}
                 delta = train_sdd(model, told, *parts, settings, derive(seed, "round", number), inner, **hooks)
                 state.found = told.c[-len(found) :].cpu()
             state.deltas.append(dict(delta.weights))

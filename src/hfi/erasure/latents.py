@@ -57,11 +57,14 @@ class Source:
     def _of_attacks(self, batch: Batch, step: int, micro: int) -> Batch:
         """Where a state meets what an attack found, a soft token stands for the concept, and some states are noised pictures (ours).
 
+        A token in a prompt of its own ("a <weapon-1> in the style of noto", read as "in the style of noto"), as often as alone: what a
+        token alone adds to the empty prompt is the concept and the look of the pictures that it was learned from, which is to stay.
+
         Runs under a condition that no longer draws the concept do not come by its pictures, and there is where an attack learns.
         """
         rng, size = numpy_generator(self.seed, "of attacks", step, micro), len(batch.t)
         found = batch.condition >= len(self.conditions.texts) - self.conditions.found
-        steered = torch.where(found, torch.from_numpy(rng.integers(self.conditions.bare, size=size)), batch.condition)
+        steered = torch.where(found, torch.from_numpy(rng.integers(self.conditions.tokens, size=size)), batch.condition)
         pictures = found & torch.from_numpy(rng.random(size) < self.conditions.found_pictures)
         other = self.forward(step, micro)
         z_t = torch.where(pictures.view(-1, 1, 1, 1).to(batch.z_t.device), other.z_t, batch.z_t)
@@ -84,7 +87,7 @@ class Source:
         stops = (last - (beta_fractions(size, self.config.beta, rng) * self.config.sampling_steps).long()).clamp(0, last)
         z_T = torch.randn((size, *self.model.latent_shape), generator=generator(self.seed, "teacher noise", step, micro))
         kept, times = torch.empty_like(z_T, device=self.model.device), torch.zeros(size, dtype=torch.long)
-        for number, (t, z_t) in enumerate(self._run(z_T, condition)):
+        for number, (t, z_t) in enumerate(guided_run(self.model, z_T, self.conditions.c[condition], self.c_0, self.config)):
             here = stops == number
             kept[here.to(kept.device)], times[here] = z_t[here.to(z_t.device)], t
             if number == int(stops.max()):
@@ -114,22 +117,21 @@ class Source:
         runs, rng = self.config.replay_runs, numpy_generator(self.seed, "replay runs", step, micro)
         condition = self.conditions.draw(runs, rng)
         noise = torch.randn((runs, *self.model.latent_shape), generator=generator(self.seed, "replay noise", step, micro))
-        states = [(t, z_t.cpu()) for t, z_t in self._run(noise, condition) if t >= 0]
-        t = torch.tensor([t for t, _ in states]).repeat_interleave(runs)
-        weight = torch.from_numpy(beta_law.pdf((t.double() + 0.5).numpy() / self.model.timesteps, *self.config.beta))
-        self.buffer = {
-            "z_t": torch.cat([z_t for _, z_t in states]),
-            "t": t,
-            "condition": condition.repeat(len(states)),
-            "weight": weight / weight.sum(),
-            "draws": torch.tensor(0),
-        }
+        states = states_of_runs(self.model, noise, self.conditions.c[condition], self.c_0, self.config)
+        weight = torch.from_numpy(beta_law.pdf((states["t"].double() + 0.5).numpy() / self.model.timesteps, *self.config.beta))
+        condition = condition.repeat(len(weight) // runs)
+        self.buffer = {**states, "condition": condition, "weight": weight / weight.sum(), "draws": torch.tensor(0)}
 
-    def _run(self, z_T: Tensor, condition: Tensor):
-        c = self.conditions.c[condition]
-        return trajectory(
-            self.model, z_T.to(self.model.device), c, self.c_0.expand_as(c), self.config.sampling_steps, self.config.guidance_scale
-        )
+
+def guided_run(model: Model, z_T: Tensor, c: Tensor, c_0: Tensor, config: Training):
+    """The pairs (t, z_t) of guided runs (n, C, h, w) under c (n, L, D), from noise on."""
+    return trajectory(model, z_T.to(model.device), c, c_0.expand_as(c), config.sampling_steps, config.guidance_scale)
+
+
+def states_of_runs(model: Model, z_T: Tensor, c: Tensor, c_0: Tensor, config: Training) -> dict[str, Tensor]:
+    """{"z_t": (S n, C, h, w), "t": (S n,)} of n guided runs of S steps, step by step, on the CPU."""
+    states = [(t, z_t.cpu()) for t, z_t in guided_run(model, z_T, c, c_0, config) if t >= 0]
+    return {"z_t": torch.cat([z_t for _, z_t in states]), "t": torch.tensor([t for t, _ in states]).repeat_interleave(len(z_T))}
 
 
 def timestep_grid(model: Model, config: Training) -> Tensor:

@@ -20,24 +20,13 @@ from hfi.erasure.conditions import Conditions
 from hfi.erasure.ema import ConstantEMA
 from hfi.erasure.latents import Batch, Source
 from hfi.erasure.objective import drift, preservation_loss, sdd_loss
+from hfi.erasure.preserved import Benign, Preserved
 from hfi.erasure.trainable import swapped
 from hfi.errors import Diverged
 from hfi.seeds import generator
 
 LOG_EVERY = 25
 PROBES = 16
-
-
-@dataclass
-class Benign:
-    """Benign pictures and their prompts: the preservation term's material, UCE's preserved concepts and the drift's probe.
-
-    latents: z_0 (P, C, h, w); c: conditions (P, L, D), c[i] being the prompt of latents[i]; end: text states of their last words (P, D).
-    """
-
-    latents: Tensor
-    c: Tensor
-    end: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +58,7 @@ def train(
     *,
     snapshots: Collection[int] = (),
     begin: Mapping[str, Tensor] | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> dict[str, Tensor]:
     """Fine-tune `trained` until eps under c_s is the target; returns what changed, theta_bar - theta_original, float32, on the CPU.
 
@@ -83,6 +73,7 @@ def train(
         on_step: called after each step with the count done and a function that returns a checkpoint.
         on_snapshot: called after each step in `snapshots`, before `on_step`, with the count done and the change so far.
         begin: weights to start from, where not the original ones.
+        rates: of the tensors that learn at another rate than `config.learning_rate`, the factor.
 
     Raises:
         Diverged: the loss became NaN or infinite; the last checkpoint is still good.
@@ -94,9 +85,14 @@ def train(
             parameter.data.copy_(begin[name])
         parameter.requires_grad_(True)
     teacher = ConstantEMA({name: parameter.data for name, parameter in trained.items()}, config.ema_decay)
-    optimiser = torch.optim.AdamW(trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True)
-    source = Source(model, config, conditions, c_0, stored, seed)
-    start = _restore(resume, trained, teacher, optimiser, source) if resume else 0
+    of_rate: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        of_rate.setdefault((rates or {}).get(name, 1.0), []).append(parameter)
+    groups = [{"params": parameters, "factor": factor} for factor, parameters in of_rate.items()]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True)
+    source, kept = Source(model, config, conditions, c_0, stored, seed), Preserved(model, config, benign, c_0, seed)
+    buffers = {"buffer": source, "preserved": kept}
+    start = _restore(resume, trained, teacher, optimiser, buffers) if resume else 0
     probe, begun = _probe(model, benign, c_0, original, trained, seed), time.monotonic()
     sums = resume["sums"].tolist() if resume else [0.0, 0.0, 0.0]
     try:
@@ -105,7 +101,8 @@ def train(
                 for micro in range(config.accumulate):
                     with swapped(trained, teacher.values), torch.no_grad():
                         batch = source.next(step, micro)
-                    erase, keep = _losses(model, target, batch, conditions, c_0, benign, original, trained, config, seed, step, micro)
+                        benign_rows = kept.next(step, micro) if config.preservation else None
+                    erase, keep = _losses(model, target, batch, conditions, benign_rows, original, trained)
                     ((erase + config.preservation * keep) / config.accumulate).backward()
                     sums = [sums[0] + float(erase.detach()), sums[1] + float(keep.detach() if config.preservation else 0.0), sums[2] + 1]
                 if not math.isfinite(sums[0] + sums[1]):
@@ -116,7 +113,7 @@ def train(
                     )
                 torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
                 for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(config, step)
+                    group["lr"] = learning_rate(config, step) * group["factor"]
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 teacher.update(trained)
@@ -137,7 +134,7 @@ def train(
                 if on_snapshot and done in snapshots:
                     on_snapshot(done, _delta(teacher, original))
                 if on_step:
-                    on_step(done, lambda: _checkpoint(done, trained, teacher, optimiser, source, sums))  # noqa: B023 - used at once
+                    on_step(done, lambda: _checkpoint(done, trained, teacher, optimiser, buffers, sums))  # noqa: B023 - used at once
         return _delta(teacher, original)
     finally:
         for name, parameter in trained.items():
@@ -148,7 +145,8 @@ def train(
 
 def learning_rate(config: Training, step: int) -> float:
     """The learning rate of a step in [0, config.steps)."""
-    return config.learning_rate * (0.5 * (1 + math.cos(math.pi * step / config.steps)) if config.schedule == "cosine" else 1.0)
+    rising = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    return config.learning_rate * rising * (0.5 * (1 + math.cos(math.pi * step / config.steps)) if config.schedule == "cosine" else 1.0)
 
 
 def _losses(
@@ -156,22 +154,16 @@ def _losses(
     target: Target,
     batch: Batch,
     conditions: Conditions,
-    c_0: Tensor,
-    benign: Benign,
+    benign_rows: tuple[Tensor, Tensor, Tensor] | None,
     original: dict[str, Tensor],
     trained: Mapping[str, torch.nn.Parameter],
-    config: Training,
-    seed: int,
-    step: int,
-    micro: int,
 ) -> tuple[Tensor, Tensor]:
     """The erasing loss and the preservation term of one batch; original weights and student predict all that they must in one pass each."""
     c_s, size = conditions.c[batch.condition], len(batch.t)
     asked = target.of_original(batch) if target.of_original else c_s[:0]
     times = len(asked) // size
     z_t, t, c = torch.cat([batch.z_t] * times) if times else batch.z_t[:0], batch.t.repeat(times), asked
-    if config.preservation:
-        benign_rows = _benign_states(model, benign, c_0, size, generator(seed, "preservation", step, micro))
+    if benign_rows:
         z_t, t, c = (torch.cat(both) for both in zip((z_t, t, c), benign_rows, strict=True))
     with torch.no_grad():
         if len(t):
@@ -180,21 +172,10 @@ def _losses(
         else:
             frozen = z_t
         wanted = target.wanted(batch, frozen[: len(asked)])
-    if not config.preservation:
+    if not benign_rows:
         return sdd_loss(predict_noise(model, batch.z_t, batch.t, c_s), wanted), torch.zeros(())
     both = predict_noise(model, *(torch.cat(pair) for pair in zip((batch.z_t, batch.t, c_s), benign_rows, strict=True)))
     return sdd_loss(both[:size], wanted), preservation_loss(both[size:], frozen[len(asked) :])
-
-
-def _benign_states(model: Model, benign: Benign, c_0: Tensor, size: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """z_t (B, C, h, w), t (B,) and c (B, L, D) of benign pictures, noised."""
-    chosen = torch.randint(len(benign.latents), (size,), generator=draw)
-    z_0 = benign.latents[chosen].to(model.device)
-    t = torch.randint(model.timesteps, (size,), generator=draw)
-    z_t = add_noise(model, z_0, torch.randn(z_0.shape, generator=draw).to(model.device), t)
-    # one in eight keeps the empty prompt's prediction, the target of the erasure, where it was
-    empty = (torch.rand(size, generator=draw) < 0.125).view(-1, 1, 1).to(model.device)
-    return z_t, t, torch.where(empty, c_0, benign.c[chosen])
 
 
 def _probe(model: Model, benign: Benign, c_0: Tensor, original: dict[str, Tensor], trained: Mapping, seed: int) -> Callable[[], dict]:
@@ -226,7 +207,7 @@ def _delta(teacher: ConstantEMA, original: dict[str, Tensor]) -> dict[str, Tenso
     return {name: (value - original[name]).float().cpu() for name, value in teacher.values.items()}
 
 
-def _checkpoint(done: int, trained: Mapping, teacher: ConstantEMA, optimiser, source: Source, sums: list[float]) -> dict[str, Tensor]:
+def _checkpoint(done: int, trained: Mapping, teacher: ConstantEMA, optimiser, buffers: Mapping, sums: list[float]) -> dict[str, Tensor]:
     saved = {"done": torch.tensor(done), "sums": torch.tensor(sums, dtype=torch.float64)}
     for name, parameter in trained.items():
         state = optimiser.state[parameter]
@@ -236,10 +217,10 @@ def _checkpoint(done: int, trained: Mapping, teacher: ConstantEMA, optimiser, so
             f"first/{name}": state["exp_avg"],
             f"second/{name}": state["exp_avg_sq"],
         }
-    return saved | {f"buffer/{key}": value for key, value in source.buffer.items()}
+    return saved | {f"{name}/{key}": value for name, source in buffers.items() for key, value in source.buffer.items()}
 
 
-def _restore(saved: dict[str, Tensor], trained: Mapping, teacher: ConstantEMA, optimiser, source: Source) -> int:
+def _restore(saved: dict[str, Tensor], trained: Mapping, teacher: ConstantEMA, optimiser, buffers: Mapping) -> int:
     done = int(saved["done"])
     for name, parameter in trained.items():
         parameter.data.copy_(saved[f"student/{name}"])
@@ -249,5 +230,6 @@ def _restore(saved: dict[str, Tensor], trained: Mapping, teacher: ConstantEMA, o
             "exp_avg": saved[f"first/{name}"].to(parameter.device),
             "exp_avg_sq": saved[f"second/{name}"].to(parameter.device),
         }
-    source.buffer = {key.removeprefix("buffer/"): value for key, value in saved.items() if key.startswith("buffer/")}
+    for name, source in buffers.items():
+        source.buffer = {key.removeprefix(f"{name}/"): value for key, value in saved.items() if key.startswith(f"{name}/")}
     return done

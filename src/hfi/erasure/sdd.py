@@ -107,6 +107,6 @@ def own_prediction(model: Model, conditions: Conditions, eta: float = 0.0, pag_s
 
     def rest_and_concept(batch: Batch) -> Tensor:
         concept = batch.condition if batch.steered is None else batch.steered
-        return torch.cat([conditions.reading[batch.condition], conditions.c[concept]])
+        return torch.cat([conditions.reading[concept], conditions.c[concept]])
 
     return Target(wanted, rest_and_concept if eta else None)
