@@ -66,6 +66,18 @@ def test_every_attack_makes_a_table_and_a_page(copy_of, hfi, fork, tmp_path):
     assert alone.code == 0 and timeless(study) == rows  # the rows of the other attacks stay
 
 
+def test_targets_that_are_alike_are_others_for_each_seed(copy_of, fork):
+    study, told = copy_of(), ["--method", "plain", "--set", "attack.targets=2", "--set", "attack.pictures=2"]
+    seen = []
+    for more in (["attack.choose=spread"], ["attack.choose=alike"], ["attack.choose=alike", "attack.seed=1"]):
+        done = fork("attack", study, *told, "--set", "attack.seeds=1", *(word for one in more for word in ("--set", one)))
+        assert done.code == 0, done.err
+        seen.append(json.loads((study / "attacks" / "attacks.json").read_text())["targets"])
+    both = fork("attack", study, *told, "--set", "attack.seeds=2", "--set", "attack.choose=alike")
+    assert both.code == 0, both.err
+    assert json.loads((study / "attacks" / "attacks.json").read_text())["targets"] == list(dict.fromkeys(seen[1] + seen[2]))
+
+
 def model_of(study) -> str:
     import yaml
 

@@ -31,7 +31,7 @@ from hfi.erasure.sld import STRENGTHS
 from hfi.erasure.trainable import cross_attention, other_layers
 from hfi.erasure.uce import edit_uce
 from hfi.errors import Diverged, HFIError
-from hfi.reward.neighbours import nearest_first
+from hfi.reward.neighbours import closest_groups, nearest_first
 from hfi.workspace import read_header, read_tensors, write_tensors
 
 STEPS = {"steps": 6, "batch_size": 2, "sampling_steps": 4, "learning_rate": 3e-3}
@@ -420,6 +420,19 @@ def test_each_attacker_brings_pictures_that_are_alike():
         assert len(set(own)) == (5, 9)[i % 2] and set(own) == set(range(min(own), max(own) + 1))  # all of a stretch, the breadths in turn
         assert set(bring(i).flatten().int().tolist()) < set(own) and torch.equal(bring(i), bring(i))
     assert len({tuple(bring(i).flatten().tolist()) for i in range(20)} | {tuple(bring(1, number=9).flatten().tolist())}) > 10
+
+
+def test_groups_of_what_is_alike_come_closest_first_and_share_little():
+    """Two bundles of directions, one closer than the other, and some that are like nothing: the bundles are the first groups."""
+    draw = torch.Generator().manual_seed(0)
+    axes = torch.eye(12)
+    bundles = [axes[k] + spread * torch.randn(4, 12, generator=draw) for k, spread in ((0, 0.2), (1, 0.05))]
+    mixed = torch.randperm(13, generator=draw)
+    every = torch.nn.functional.normalize(torch.cat([*bundles, axes[5:10]]), dim=1)[mixed]
+    found = closest_groups(every, 4)
+    assert [{int(mixed[i]) for i in group} for group in found[:2]] == [{4, 5, 6, 7}, {0, 1, 2, 3}]
+    assert all(len(group) == 4 and 3 * len({*group} & {*other}) < 4 for group in found for other in found if group is not other)
+    assert closest_groups(every, 20) == [closest_groups(every, 13)[0]] and len(closest_groups(every, 20)[0]) == 13
 
 
 def test_attackers_learn_to_draw_their_pictures_and_touch_no_weight(tiny_model, parts):

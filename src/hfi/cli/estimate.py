@@ -73,6 +73,7 @@ def estimate(config: StudyConfig, times: dict) -> dict[str, float]:
     step = seconds_of(times["erase"], 2 * size if kept else size) + forward(own * size) + (forward(frozen * size) if frozen else 0.0)
     run = {"teacher": e.sampling_steps * forward(2 * size) / 2, "replay": size * forward(2 * e.replay_runs) / e.replay_runs, "forward": 0.0}
     run["mix"] = e.mix_share * run["replay"]
+    step += kept * e.preservation_runs * run["replay"]
     probes = 2 * forward(PROBES) / LOG_EVERY
     tokens = config.reward.clusters if i.tokens == "per_cluster" else 1
     pictures = 2 * evaluated(config) + 2 * v.curve_prompts * len(e.snapshot_steps())

@@ -107,6 +107,11 @@ class Attack(Section):
     """`hfi attack`: what is tried to bring the concept back. Budgets are the papers'; read by no stage."""
 
     targets: Positive = Field(16, description="pictures of the concept, with their prompts, that each attack is given (ours)")
+    choose: Literal["spread", "alike"] = Field(
+        "spread",
+        description="which: evenly over the order of reward, or alike by the reward's encoder, others for each seed: a token of what "
+        "differs is vague (ours)",
+    )
     pictures: Positive = Field(48, description="pictures drawn under what one attack with one seed found, at least one for each (ours)")
     seed: int = Field(0, ge=0, description="with the study's seed, the source of the attacks' random draws (ours)")
     seeds: Positive = Field(3, description="times that each attack is made, with other random draws (ours)")

@@ -54,7 +54,7 @@ def attack_study(study: Workspace, methods: Sequence[str], delta: Path | None = 
     judge = load_judge(config.evaluate.judge, vocabulary, str(model.device))
     check_judge(judge, config.concept, vocabulary)
     images, reward = Generated.load(study), RewardResult.load(study)
-    target = choose_targets(model, study, images, reward)
+    targets = [choose_targets(model, study, images, reward, number) for number in range(config.attack.seeds)]
     with applied(model, change):
         pass  # a delta of another model is refused before anything slow begins
     sides = [Side("original", model, digest([model.hash])), Side("erased", model, digest([model.hash, file_hash(file)]))]
@@ -72,7 +72,7 @@ def attack_study(study: Workspace, methods: Sequence[str], delta: Path | None = 
                                 side,
                                 method,
                                 variant,
-                                target,
+                                targets[seed],
                                 study,
                                 judge,
                                 seed,
@@ -100,7 +100,7 @@ def attack_study(study: Workspace, methods: Sequence[str], delta: Path | None = 
         "delta_file": str(file),
         "control_model": control,
         "too_weak": config.attack.too_weak,
-        "targets": list(target.prompts),
+        "targets": list(dict.fromkeys(prompt for target in targets for prompt in target.prompts)),
         "computed_with": settings(model),
         "rows": sorted(rows, key=lambda row: order.index(row["method"])),
     }

@@ -29,6 +29,7 @@ from hfi.evaluation.comeback import attack_pictures
 from hfi.evaluation.drawing import name_verdicts, settings
 from hfi.generation.generate import Generated
 from hfi.perception.judges import Judge
+from hfi.reward.neighbours import groups_of
 from hfi.seeds import derive
 from hfi.workspace import Workspace, digest, file_hash, read_json, read_tensors, write_json, write_tensors
 
@@ -54,8 +55,11 @@ class Side:
     identity: str
 
 
-def choose_targets(model: Model, study: Workspace, images: Generated, reward) -> Target:
-    """Flagged pictures that inversion never saw, evenly over their order of reward; the model must have its original weights.
+def choose_targets(model: Model, study: Workspace, images: Generated, reward, number: int = 0) -> Target:
+    """Flagged pictures that inversion never saw, as `attack.choose` says; the model must have its original weights.
+
+    Args:
+        number: of the attack, of several with other random draws: of pictures that are alike each has a group of its own, in turn.
 
     Raises HFIError when the study has none with a prompt.
     """
@@ -68,7 +72,11 @@ def choose_targets(model: Model, study: Workspace, images: Generated, reward) ->
             remedy="draw more pictures (generate.images), or lower reward.top_k, and run the study again",
         )
     count = min(study.config.attack.targets, len(pictures))
-    chosen = [pictures[len(pictures) * k // count] for k in range(count)]
+    if study.config.attack.choose == "alike":
+        groups = groups_of(pictures, images, study, count)
+        chosen = [pictures[i] for i in groups[(study.config.attack.seed + number) % len(groups)]]
+    else:
+        chosen = [pictures[len(pictures) * k // count] for k in range(count)]
     prompts = tuple(one.prompt for one in chosen)
     return Target(
         latents=images.latents()[[one.index for one in chosen]],

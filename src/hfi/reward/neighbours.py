@@ -1,10 +1,12 @@
-"""Which pictures of the top-K are alike, by the reward's own encoder."""
+"""Which pictures are alike, by the reward's own encoder."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from hfi.generation.generate import Generated
+from hfi.generation.generate import FeedbackImage, Generated
 from hfi.perception.clip import load_encoder
 from hfi.reward.reward import RewardResult
 from hfi.workspace import Workspace
@@ -22,3 +24,23 @@ def nearest_first(embeddings: Tensor) -> list[list[int]]:
     alike = embeddings @ embeddings.T
     alike.fill_diagonal_(float("inf"))  # of two copies each comes first for itself
     return alike.argsort(dim=1, descending=True, stable=True).tolist()
+
+
+def groups_of(pictures: Sequence[FeedbackImage], images: Generated, study: Workspace, size: int) -> list[list[int]]:
+    """Numbers of a study's pictures in groups of `size` that are alike (`closest_groups`)."""
+    encoder = load_encoder(study.config.reward.encoder, study.config.device)
+    return closest_groups(encoder.images([images.path(one) for one in pictures], cache=study.path("cache")), size)
+
+
+def closest_groups(embeddings: Tensor, size: int) -> list[list[int]]:
+    """Groups of `size` (or all) of the embeddings (K, D; L2-normalised): one and its nearest, those that are closest together first.
+
+    Of groups that share a third or more only the closest stays.
+    """
+    near = [row[:size] for row in nearest_first(embeddings)]
+    closeness = [float((embeddings[row] @ embeddings[row[0]]).mean()) for row in near]
+    found: list[list[int]] = []
+    for own in sorted(range(len(near)), key=lambda i: (-closeness[i], i)):
+        if all(3 * len({*near[own]} & {*other}) < len(near[own]) for other in found):
+            found.append(near[own])
+    return found
