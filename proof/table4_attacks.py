@@ -232,9 +232,12 @@ def charts(parts: Mapping[str, list]) -> dict[str, str]:
         rows = []
         for title in ATTACKS:
             mine = [row for row in attacks if row["attack"] == title]
-            sides = [("original", mine[0]["original"], "before")] if mine else []
-            sides += [(row["eraser"], row["erased"], "ours" if row["eraser"] in ("sdd", "hardened") else "other") for row in mine]
-            sides += [("control", mine[0]["control"], "before")] if mine and mine[0]["control"] != "no control" else []
+            sides = []
+            for original in _different([row["original"] for row in mine]):  # of models from another study the targets are others
+                same = [row for row in mine if row["original"] == original]
+                sides.append(("original", original, "before"))
+                sides += [(row["eraser"], row["erased"], "ours" if row["eraser"] in ("sdd", "hardened") else "other") for row in same]
+                sides += [("control", one, "before") for one in _different([row["control"] for row in same]) if one != "no control"]
             rows += [Rate(title, name, estimate, look) for name, estimate, look in sides]
         if rows:
             found[f"Attacks on {topic}"] = rates(rows, f"share of pictures in which an attack brings {topic} back (simulated judge)")
@@ -243,6 +246,10 @@ def charts(parts: Mapping[str, list]) -> dict[str, str]:
             drawn = f"share that draws {topic} (simulated judge)"
             found[f"Further training on {topic}"] = curves(lines, "rounds of further training", drawn)
     return found
+
+
+def _different(values: list) -> list:
+    return [value for i, value in enumerate(values) if value not in values[:i]]
 
 
 def _curve(row: Mapping[str, object]) -> list[float]:

@@ -194,6 +194,18 @@ def test_attacks_are_read_as_excess_over_the_control_or_say_that_there_is_none()
     assert two["value"] == 0.25 and (two["low"], two["high"]) == tuple(round(x, 4) for x in wilson(5, 20))
 
 
+def test_a_re_inversion_too_weak_to_speak_meets_no_bar_and_models_of_two_studies_have_an_original_each():
+    again = "weapon-{}-re-inversion-4-vectors-0"
+    found = {again.format("hardened"): attacked(original=0.2, erased=0.0, control=0.0)}
+    figures = table4_attacks.figures(found)
+    assert figures["shows"] is None and "re-inversion, 4 vectors brings too little from the original model to speak" in figures["where_not"]
+    found = {again.format(eraser): attacked(original=original, erased=0.5, control=0.0) for eraser, original in (
+        ("sdd", 0.2), ("hardened", 0.2), ("esd", 1.0))}
+    (chart,) = table4_attacks.charts(table4_attacks.figures(found)["parts"]).values()
+    drawn = [chart.index(words) for words in ("original: 0.20", "sdd: 0.50", "hardened: 0.50", "original: 1.00", "esd: 0.50")]
+    assert drawn == sorted(drawn) and chart.count("control: 0.00") == 2
+
+
 def test_the_control_stands_in_the_table_as_full_retraining_with_its_cost(tmp_path):
     control = ROOT / "proof/models/control"
     cost = table4_attacks.retraining(control)
