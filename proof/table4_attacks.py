@@ -35,13 +35,13 @@ WHY = (
     "of a few daggers, a seed each) hardening holds two kinds as the control does, 0.00 and 0.03 with 4 vectors and with 16, and lets the "
     "one dagger back in 0.72 and 0.92; plain SDD lets all back. A free embedding of a whole prompt, for one picture at a time, brings "
     "0.67. These rows came after the model was made. Of targets spread over the order of reward a token is vague: on the study that plain "
-    "and hardened SDD stand on, weapons come back from the original in 0.29 with 4 vectors, too little to speak; on that of ESD, UCE and "
-    "SLD, made on another machine from the same settings, such a dozen was all blades. So compare rows of one attack only where "
-    "`original` agrees; rows `alike` of all erasers stand on one study. With cross-attention alone learning no hardening held at all, "
-    "with all layers at full rate it kept 0.87 (docs/decisions/0011). Settings were changed after scoring figures of earlier hardened "
-    "models were seen, on this development concept. SLD steers off names, at its medium strength: told by tokens it erases nothing here, "
-    "so there is nothing to bring back. A run that starts from a noised picture of the concept is held out: hardening trains single steps "
-    "on such states, never a run from one."
+    "and hardened SDD stand on, weapons come back from the original in 0.29 with 4 vectors, too little to speak, and 16 bring 0.39, from "
+    "the hardened model 0.08 and 0.33 in two seeds; on that of ESD, UCE and SLD, made on another machine from the same settings, such a "
+    "dozen was all blades. So compare rows of one attack only where `original` agrees; rows `alike` of all erasers stand on one study. "
+    "With cross-attention alone learning no hardening held at all, with all layers at full rate it kept 0.87 (docs/decisions/0011). "
+    "Settings were changed after scoring figures of earlier hardened models were seen, on this development concept. SLD steers off names, "
+    "at its medium strength: told by tokens it erases nothing here, so there is nothing to bring back. A run that starts from a noised "
+    "picture of the concept is held out: hardening trains single steps on such states, never a run from one."
 )
 TOPICS = ("weapon", "fluent-ink")
 ERASERS = ("sdd", "hardened", "esd", "uce", "sld")
