@@ -358,6 +358,11 @@ def test_predictions_are_kept_on_states_of_benign_runs_under_the_prompt_of_each(
         first = dict(source.buffer)
         source.next(2)
     assert not torch.equal(source.buffer["z_t"], first["z_t"]), "new runs, when as many were drawn as there are states"
+    alone = config.model_copy(update={"batch_size": 1, "preservation_runs": 0.5})
+    with torch.no_grad():
+        one, noised = (Preserved(tiny_model, more, benign, c_0, 5) for more in (alone, alone.model_copy(update={"preservation_runs": 0.0})))
+        differ = [not torch.equal(one.next(step)[0], noised.next(step)[0]) for step in range(6)]
+    assert differ == [False, True] * 3, "the share holds over steps where a batch is one state"
     own = first["own"][:2]
     with torch.no_grad():
         c = benign.c[own]

@@ -7,6 +7,7 @@ and what an erased model does there says little about what it draws. Its own run
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -45,8 +46,9 @@ class Preserved:
 
     def next(self, step: int, micro: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """z_t (B, C, h, w), t (B,) and c (B, L, D) of one (step, micro-batch)."""
-        size = self.config.batch_size
-        rows, of_runs = self.noised(step, micro, size), round(self.config.preservation_runs * size)
+        size, number = self.config.batch_size, step * self.config.accumulate + micro
+        before, after = (math.floor(self.config.preservation_runs * size * count) for count in (number, number + 1))
+        rows, of_runs = self.noised(step, micro, size), after - before  # so that the share holds over steps whatever the batch
         if not of_runs:
             return rows
         return tuple(torch.cat([run, noised[of_runs:]]) for run, noised in zip(self.of_runs(step, micro, of_runs), rows, strict=True))
