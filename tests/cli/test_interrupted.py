@@ -52,7 +52,7 @@ def test_ctrl_c_for_real(copy_of, quick, loop):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=240)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "hfi: stopped; the same command continues" in err and "Traceback" not in err
     assert quick("run", study).code == 0
     same_outputs(loop["study"], study)

@@ -347,11 +347,11 @@ def test_a_front_ends_the_rounds_and_names_the_best():
 SMALL = {
     "rounds": 3, "steps": 2, "reinversions": 2, "embeddings": 1, "attack_steps": 2, "vectors": (1, 2), "breadths": (2, 3), "patience": 1,
 }  # fmt: skip
-NEAR = [[i, *(j for j in range(5) if j != i)] for i in range(5)]
+KINDS = [[i, *(j for j in range(5) if j != i)] for i in range(5)]
 
 
 def pool(model: Model, parts, number: int = 0, saved=None, together: int = 2, **changes) -> Attackers:
-    return Attackers(model, parts[2], NEAR, parts[1], Hardened(**{**SMALL, **changes}), 1e-2, "harm", together, 1, number, saved)
+    return Attackers(model, parts[2], KINDS, parts[1], Hardened(**{**SMALL, **changes}), 1e-2, "harm", together, 1, number, saved)
 
 
 def hardening(model: Model, parts, points: list[tuple[float, float]], resume=None, start="original", hooks=(), **changes):
@@ -413,13 +413,22 @@ def test_each_attacker_brings_pictures_that_are_alike():
     turned = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
     assert nearest_first(turned) == [[0, 1, 2, 3], [1, 2, 0, 3], [2, 1, 3, 0], [3, 2, 1, 0]]
     assert nearest_first(torch.ones(3, 1)) == [[0, 1, 2], [1, 0, 2], [2, 0, 1]]  # of copies each comes first for itself
-    line = [sorted(range(40), key=lambda j, i=i: abs(i - j)) for i in range(40)]
-    bring = lambda i, count=3, number=0: brought(torch.arange(40.0).reshape(40, 1, 1, 1), line, (5, 9), count, 3, number, i)  # noqa: E731
-    for i in range(20):
-        own = bring(i, 99).flatten().int().tolist()
-        assert len(set(own)) == (5, 9)[i % 2] and set(own) == set(range(min(own), max(own) + 1))  # all of a stretch, the breadths in turn
-        assert set(bring(i).flatten().int().tolist()) < set(own) and torch.equal(bring(i), bring(i))
-    assert len({tuple(bring(i).flatten().tolist()) for i in range(20)} | {tuple(bring(1, number=9).flatten().tolist())}) > 10
+    line = [sorted(range(40), key=lambda j, i=i: abs(i - j)) for i in (7, 20, 31)]
+    for turn in range(12):  # every kind in its turn, then all of them again from other surroundings
+        own, some = (brought(line, (5, 9), count, 3, turn).tolist() for count in (99, 3))
+        reach = (2, 4)[turn // 3 % 2]
+        assert sorted(own) == list(range(line[turn % 3][0] - reach, line[turn % 3][0] + reach + 1))
+        assert len(some) == 3 and set(some) < set(own) and some == brought(line, (5, 9), 3, 3, turn).tolist()
+    assert len({tuple(brought(line, (5, 9), 3, 3, turn).tolist()) for turn in range(0, 30, 3)}) > 5
+
+
+def test_the_attackers_of_a_round_go_on_where_those_of_the_last_one_stopped(tiny_model, parts):
+    """Two tokens and an embedding a round, five kinds: neither sort passes one over, and each has its own turns."""
+    middles = [int(one[0]) for one in pool(tiny_model, parts, 4, breadths=(1,)).brought]
+    assert middles == [kind % 5 for past in range(5) for kind in (2 * past, 2 * past + 1, past)]
+    brought = pool(tiny_model, parts, 4).brought  # from breadths 2 and 3
+    assert all(torch.equal(a, b) for a, b in zip(brought, pool(tiny_model, parts, 1).brought, strict=False))
+    assert [len(one) for one in brought] == [2, 2, 2, 2, 2, 2, 2, 3, 2, 3, 3, 2, 3, 3, 2]
 
 
 def test_groups_of_what_is_alike_come_closest_first_and_share_little():
@@ -474,7 +483,7 @@ def test_states_under_what_attacks_found_are_steered_off_what_a_soft_token_adds_
     c_0, stored = parts[1], parts[2]
     conditions = build_conditions(tiny_model, {"<a>": torch.randn(1, 16)}, ("{}", "a {}"), [Flagged("a cat in oil", "in oil")], 0.5)
     assert conditions.texts == ("<a>", "a <a>", "a <a> in oil", "a cat in oil") and conditions.tokens == 3
-    told = conditions.joined_by(torch.randn(3, 24, 16), 0.5, 1.0)
+    told = conditions.joined_by(torch.randn(3, 24, 16), found_share=0.5, found_pictures=1.0)
     config = Erase(**{**CONFIG, "batch_size": 64, "latents": "forward"})
     batch = Source(tiny_model, config, told, c_0, stored, 1).next(0)
     found = batch.condition >= len(conditions.texts)
@@ -486,11 +495,26 @@ def test_states_under_what_attacks_found_are_steered_off_what_a_soft_token_adds_
     assert torch.equal(rest, left[batch.steered])
 
     config = config.model_copy(update={"latents": "teacher", "batch_size": 16})
-    runs, mixed = (
-        Source(tiny_model, config, conditions.joined_by(told.c[-3:], 0.5, share), c_0, stored, 1).next(0) for share in (0.0, 1.0)
-    )
+    joined = [conditions.joined_by(told.c[-3:], found_share=0.5, found_pictures=share) for share in (0.0, 1.0)]
+    runs, mixed = (Source(tiny_model, config, one, c_0, stored, 1).next(0) for one in joined)
     found, moved = runs.condition >= len(conditions.texts), (runs.z_t != mixed.z_t).flatten(1).any(1)
     assert torch.equal(moved, found) and 0 < int(found.sum()) < 16
+
+
+def test_what_an_attack_found_meets_the_pictures_that_it_brought(tiny_model, parts):
+    """Nearly clean states tell which picture they are of."""
+    conditions, c_0, _ = parts[:3]
+    marked = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 4, 4, 4) * 100
+    brought = (torch.tensor([0]), torch.tensor([1, 2]), torch.tensor([4]))
+    told = conditions.joined_by(torch.randn(3, 24, 16), found_share=0.7, found_pictures=1.0, brought=brought)
+    config = Erase(**{**CONFIG, "batch_size": 256, "latents": "forward", "beta": (1.0, 60.0)})
+    batch = Source(tiny_model, config, told, c_0, marked, 1).next(0)
+    level = tiny_model.alpha_bar[batch.t].view(-1, 1, 1, 1).sqrt()
+    picture = ((batch.z_t / level).flatten(1).mean(1) / 100).round().int().tolist()
+    seen = {}
+    for number, which in zip(batch.condition.tolist(), picture, strict=True):
+        seen.setdefault(max(number - len(conditions.texts), -1), set()).add(which)
+    assert seen == {-1: {0, 1, 2, 3, 4}, 0: {0}, 1: {1, 2}, 2: {4}}
 
 
 def test_a_study_of_old_still_opens():

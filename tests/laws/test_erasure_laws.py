@@ -470,13 +470,25 @@ def test_what_attacks_found_has_a_share_of_its_own_however_many_conditions_there
     tokens = {f"<{name}>": torch.randn(1, 16) for name in "abcdefghij"}
     conditions = build_conditions(tiny_model, tokens, ("{}", "a {}", "the {}"), [Flagged("a knife")] * 20, 0.6)
     found = torch.randn(2, *conditions.c.shape[1:])
-    joined = conditions.joined_by(found[:1], 0.5).joined_by(found[1:], 0.5)
+    joined = conditions.joined_by(found[:1], found_share=0.5).joined_by(found[1:], found_share=0.5)
     assert torch.equal(joined.c[-2:], found) and joined.found == 2 and joined.tokens == conditions.tokens
     assert torch.equal(joined.target[-2:], conditions.target[:1].expand_as(found))  # to be drawn as nothing
     drawn = joined.draw(4000, numpy.random.default_rng(1))
     shares = [(drawn >= 50).float().mean(), ((drawn >= 30) & (drawn < 50)).float().mean()]
     assert shares == pytest.approx([0.5, 0.3], abs=0.03)  # found; flagged, of what is left
-    assert torch.equal(conditions.draw(9, numpy.random.default_rng(1)), joined.joined_by(found, 0.0).draw(9, numpy.random.default_rng(1)))
+    none = joined.joined_by(found, found_share=0.0)
+    assert torch.equal(conditions.draw(9, numpy.random.default_rng(1)), none.draw(9, numpy.random.default_rng(1)))
+
+
+def test_what_still_learns_has_a_share_of_its_own_however_much_was_found_before(parts):
+    conditions = parts[0]
+    found = torch.randn(30, *conditions.c.shape[1:])
+    told = conditions.joined_by(found, found_share=0.5, live=2, live_share=0.4)
+    drawn, last = told.draw(4000, numpy.random.default_rng(1)), len(told.texts) - 2
+    of_found = drawn[drawn >= len(conditions.texts)]
+    assert len(of_found) / 4000 == pytest.approx(0.5, abs=0.03)
+    assert float((of_found >= last).float().mean()) == pytest.approx(0.4 + 0.6 * 2 / 30, abs=0.03)
+    assert set(of_found.tolist()) == set(range(len(conditions.texts), len(told.texts)))
 
 
 def test_targets_are_the_empty_prompt_unless_the_prompt_says_more_than_the_concept(tiny_model):

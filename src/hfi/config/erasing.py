@@ -107,14 +107,21 @@ class Hardened(Section):
     negative_guidance: float = Field(0.75, ge=0, description="least erase.negative_guidance in them")
     reinversions: Positive = Field(8, description="tokens that learn against the model, other ones each round")
     vectors: tuple[Positive, ...] = Field(
-        (3, 8), min_length=1, description="rows of each, in turn; not invert.vectors, with which evaluation attacks"
+        (3, 12), min_length=1, description="rows of each, in turn; not invert.vectors, with which evaluation attacks"
     )
     embeddings: Positive = Field(2, description="free prompt embeddings that learn against the model, other ones each round")
     embedding_learning_rate: float = Field(3e-2, gt=0, description="Adam on the prompt embedding")
-    attack_pictures: Positive = Field(12, description="most pictures that an attack brings: of the top-K, alike by the reward's encoder")
-    breadths: tuple[Positive, ...] = Field((12, 12, 24, 48), min_length=1, description="of how many nearest they are drawn, in turn")
+    attack_pictures: Positive = Field(
+        12, description="most pictures that an attack brings: of the top-K, alike by the reward's encoder, one kind after another"
+    )
+    breadths: tuple[Positive, ...] = Field(
+        (6, 6, 12),
+        min_length=1,
+        description="from how many around a kind's middle they are drawn, another one whenever all had their turn",
+    )
     attack_steps: Positive = Field(150, description="steps of attack on the model of each round, before the next one trains and attacks")
     found_share: Share = Field(0.5, description="share of c_s taken from what the attacks of all rounds found")
+    live_share: Share = Field(0.5, description="share of those that is kept for the attackers which are learning at the time")
     found_pictures: Share = Field(0.5, description="share of the states there that are noised pictures of the concept")
     pictures: Positive = Field(60, description="pictures a set by which each round is judged")
     judge: str = Field("", description="the judge of the rounds; empty: label.simulated_judge; never evaluate.judge, which scores")

@@ -29,17 +29,21 @@ class Attackers:
     Every random number comes from (seed, round, attacker, step).
 
     Args:
-        pictures: z_0 (K, C, h, w) of the concept. near: of each the numbers of those it is alike to, itself first, nearest next.
+        pictures: z_0 (K, C, h, w) of the concept. kinds: of each kind of them the numbers of its middle picture and of those around it,
+            nearest first.
         c_0: the empty prompt (1, L, D). kind: "harm" or "style": the templates that a token stands in.
         learning_rate: of tokens. together: attackers in one pass; changes speed and memory only.
         number: the round. saved: `tensors` of the same round, to go on from.
+
+    Attributes:
+        brought: numbers of the pictures of every attacker so far, those of earlier rounds first.
     """
 
     def __init__(
         self,
         model: Model,
         pictures: Tensor,
-        near: Sequence[Sequence[int]],
+        kinds: Sequence[Sequence[int]],
         c_0: Tensor,
         config: Hardened,
         learning_rate: float,
@@ -51,10 +55,16 @@ class Attackers:
     ):
         self.model, self.together, self.seed, self.round, self.tokens = model, together, seed, number, config.reinversions
         self.templates, count = TEMPLATES[kind], config.reinversions + config.embeddings
-        self.pictures = [brought(pictures, near, config.breadths, config.attack_pictures, seed, number, i) for i in range(count)]
-        rows = [
-            initial_rows(model, config.vectors[i % len(config.vectors)], "", seed, "attackers", number, i) for i in range(self.tokens)
+        turns = [
+            turn
+            for past in range(number + 1)
+            for each in (config.reinversions, config.embeddings)
+            for turn in range(past * each, (past + 1) * each)
         ]
+        self.brought = [brought(kinds, config.breadths, config.attack_pictures, seed, turn) for turn in turns]
+        self.pictures = [pictures[own] for own in self.brought[-count:]]
+        sizes = [config.vectors[(number + i) % len(config.vectors)] for i in range(self.tokens)]
+        rows = [initial_rows(model, size, "", seed, "attackers", number, i) for i, size in enumerate(sizes)]
         starts = [*rows, *[c_0[0].detach().float()] * config.embeddings]
         if saved:
             starts = [saved[f"value/{i}"] for i in range(count)]
@@ -123,15 +133,14 @@ class Attackers:
         return generator(self.seed, "attackers", what, self.round, i, self.step)
 
 
-def brought(pictures: Tensor, near: Sequence[Sequence[int]], breadths: Sequence[int], count: int, seed: int, number: int, i: int) -> Tensor:
-    """The pictures (n, C, h, w) that one attacker brings: `count` of one picture's nearest, in turn from closer and wider surroundings.
+def brought(kinds: Sequence[Sequence[int]], breadths: Sequence[int], count: int, seed: int, turn: int) -> Tensor:
+    """Numbers (n,) of the pictures that one attacker brings: `count` of those around the middle of a kind; every kind in its turn.
 
     Args:
-        near: of each picture the numbers of those it is alike to, itself first, nearest next.
-        breadths: how many of the nearest they are drawn from, in turn over attackers and rounds.
-        number, i: the round and the attacker.
+        kinds: of each kind its pictures and those around it, nearest first.
+        breadths: of how many nearest they are drawn: another number whenever all kinds had their turn.
+        turn: how many attackers of its sort (tokens, embeddings) came before, in this round and the earlier ones.
     """
-    draw = generator(seed, "brought", number, i)
-    own = near[int(torch.randint(len(near), (1,), generator=draw))][: breadths[(number + i) % len(breadths)]]
-    return pictures[torch.tensor(own)[torch.randperm(len(own), generator=draw)[:count]]]
-
+    passed, kind = divmod(turn, len(kinds))
+    own = torch.tensor(kinds[kind][: breadths[passed % len(breadths)]])
+    return own[torch.randperm(len(own), generator=generator(seed, "brought", turn))[:count]]

@@ -31,8 +31,9 @@ class Conditions:
 
     c, target, reading: (n, L, D); tokens: how many of them are built from soft tokens alone; flagged_share: chance of the rest.
     end, reading_end: the text states of the last words of c and reading (n, D).
-    found, found_share: how many of them attacks found (hardened.py), and the chance of those; found_pictures: the share of the states that
-    meet those which are noised pictures of the concept.
+    found, found_share: how many of them attacks found (hardened.py), and the chance of those; live, live_share: the last of them, which
+    still learn, and their share among those; found_pictures: the share of the states that meet what was found which are noised pictures
+    of the concept; brought: for each that was found the numbers of the pictures from which (none: any of the concept's).
     together: all names in a list, in as few prompts as hold them (k, L, D): what an inference-time eraser steers away from.
     """
 
@@ -48,15 +49,18 @@ class Conditions:
     found: int = 0
     found_share: float = 0.0
     found_pictures: float = 0.0
+    live: int = 0
+    live_share: float = 0.0
+    brought: tuple[Tensor, ...] = ()
 
-    def joined_by(self, found: Tensor, share: float, pictures: float = 0.0) -> Conditions:
-        """With conditions (m, L, D) that attacks found, to be drawn as the empty prompt is: that share of c_s is taken from them."""
+    def joined_by(self, found: Tensor, **given: object) -> Conditions:
+        """With conditions (m, L, D) that attacks found, to be drawn as the empty prompt is; `given`: the fields on what was found."""
         like = found.to(self.c)
         empty = self.target[:1].expand_as(like)
         parts = {"c": like, "target": empty, "reading": empty, "end": like[:, -1], "reading_end": empty[:, -1]}
         more = {name: torch.cat([getattr(self, name), new]) for name, new in parts.items()}
         texts = (*self.texts, *("(found by an attack)",) * len(like))
-        return replace(self, texts=texts, found=self.found + len(like), found_share=share, found_pictures=pictures, **more)
+        return replace(self, texts=texts, found=self.found + len(like), **more, **given)
 
     def draw(self, count: int, rng: numpy.random.Generator) -> Tensor:
         """Numbers (count,) of the conditions for a batch."""
@@ -65,8 +69,19 @@ class Conditions:
         chosen = numpy.where(from_flagged, self.tokens + rng.integers(max(flagged, 1), size=count), rng.integers(self.tokens, size=count))
         if self.found:
             from_found = rng.random(count) < self.found_share
-            chosen = numpy.where(from_found, self.tokens + flagged + rng.integers(self.found, size=count), chosen)
+            number = rng.integers(self.found, size=count)
+            if self.live_share:
+                from_live = rng.random(count) < self.live_share
+                number = numpy.where(from_live, self.found - self.live + rng.integers(self.live, size=count), number)
+            chosen = numpy.where(from_found, self.tokens + flagged + number, chosen)
         return torch.from_numpy(chosen)
+
+    def picture_of(self, condition: Tensor, otherwise: Tensor, rng: numpy.random.Generator) -> Tensor:
+        """For each condition (n,) the number of one of the pictures that it was learned from; of one that no attack found, `otherwise`."""
+        first, place = len(self.texts) - self.found, rng.random(len(condition))
+        own = [self.brought[int(one) - first] if one >= first else None for one in condition]
+        chosen = [other if one is None else one[int(share * len(one))] for one, other, share in zip(own, otherwise, place, strict=True)]
+        return torch.stack(chosen)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from hfi.generation.generate import Generated
 from hfi.inversion.invert import Inverted
 from hfi.progress import bar
 from hfi.reward.elsewhere import flagged_elsewhere
-from hfi.reward.neighbours import nearest_selected
+from hfi.reward.neighbours import selected_kinds
 from hfi.reward.reward import RewardResult
 from hfi.seeds import numpy_generator
 from hfi.workspace import StageRun, Workspace, read_tensors, versions, write_bytes, write_tensors
@@ -210,11 +210,12 @@ def _attackers(
     config: Erase,
 ) -> Callable[[int, Mapping[str, Tensor] | None], Attackers]:
     """A function of the round: those that attack its model; pictures of several studies are not brought together."""
-    study, near = studies[0], []
+    study, kinds, before = studies[0], [], 0
     for one, (images, reward, *_) in zip(studies, parts, strict=True):
-        near += [[len(near) + i for i in row] for row in nearest_selected(images, reward, one)]
+        kinds += [[before + i for i in row] for row in selected_kinds(images, reward, one, config.hardened.attack_pictures)]
+        before += len(reward.selected)
     settings = (config.hardened, study.config.invert.learning_rate, study.config.concept.kind, study.config.invert.together)
-    return lambda number, saved: Attackers(model, stored, near, c_0, *settings, study.config.seed, number, saved)
+    return lambda number, saved: Attackers(model, stored, kinds, c_0, *settings, study.config.seed, number, saved)
 
 
 def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> tuple[dict[str, Tensor], list[Flagged], Tensor]:

@@ -7,12 +7,13 @@ learns, the network still knows the concept from the picture, and fresh tokens f
 original predictions on benign prompts.
 
 Under what an attack found the original model may draw anything, so what is steered away from there is what a soft token adds; and a share
-of those states are noised pictures of the concept, for there attacks learn.
+of those states are noised pictures, those that the attack brought, for there it learns.
 
 It attacks by re-inversion, with seeds, numbers of vectors and pictures of its own (of the top-K, which scoring does not attack from), and
 by a free prompt embedding. Each attacker brings pictures that are alike: a token of things that differ is vague, draws little and teaches
-little. Held out from it, so that scores mean something: every other kind of attack, among them the search for prompt tokens and the noise
-start, every seed that scores, and every number of vectors but `erase.hardened.vectors`.
+little; and the kinds of the top-K take turns, for one that is never met comes back. Held out from it, so that scores mean something:
+every other kind of attack, among them the search for prompt tokens and the noise start, every seed that scores, and every number of
+vectors but `erase.hardened.vectors`.
 
 It stops by itself. After each round fresh attackers learn, and the annotators' judge, never the scorer, says how much of the concept is
 drawn (under prompts or under what they found, whichever is more) and how much else is lost. Rounds that no other round beats in both are
@@ -117,7 +118,8 @@ def harden(
                 settings = settings.model_copy(update=hard.changed(config))
                 live = against.conditions().cpu()
                 found = live if state.found is None else torch.cat([state.found, live])
-                told = conditions.joined_by(found, hard.found_share, hard.found_pictures)
+                shares = {name: getattr(hard, name) for name in ("found_share", "live_share", "found_pictures")}
+                told = conditions.joined_by(found, live=len(live), brought=tuple(against.brought), **shares)
                 begin = {name: original[name] + value.to(original[name]) for name, value in state.deltas[-1].items()}
                 hooks = {"on_log": log, "on_step": beside(against, told.c, report), "begin": begin, "layers": hard.layers, "rates": rates}
                 delta = train_sdd(model, told, *parts, settings, derive(seed, "round", number), inner, **hooks)

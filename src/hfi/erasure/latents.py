@@ -66,17 +66,22 @@ class Source:
         found = batch.condition >= len(self.conditions.texts) - self.conditions.found
         steered = torch.where(found, torch.from_numpy(rng.integers(self.conditions.tokens, size=size)), batch.condition)
         pictures = found & torch.from_numpy(rng.random(size) < self.conditions.found_pictures)
-        other = self.forward(step, micro)
+        other = self.forward(step, micro, batch.condition)
         z_t = torch.where(pictures.view(-1, 1, 1, 1).to(batch.z_t.device), other.z_t, batch.z_t)
         return Batch(z_t, torch.where(pictures, other.t, batch.t), batch.condition, steered)
 
-    def forward(self, step: int, micro: int) -> Batch:
-        """Feedback latents noised to t ~ Beta: no sampling at all, but the original model's pictures."""
+    def forward(self, step: int, micro: int, condition: Tensor | None = None) -> Batch:
+        """Feedback latents noised to t ~ Beta: no sampling at all, but the original model's pictures; the given conditions' own, if any."""
         rng, size = numpy_generator(self.seed, "forward", step, micro), self.config.batch_size
         t = (beta_fractions(size, self.config.beta, rng) * self.model.timesteps).long()
-        z_0 = self.stored[torch.from_numpy(rng.integers(len(self.stored), size=size))].to(self.model.device)
+        chosen = torch.from_numpy(rng.integers(len(self.stored), size=size))
+        if condition is None:
+            condition = self.conditions.draw(size, rng)
+        elif self.conditions.brought:
+            chosen = self.conditions.picture_of(condition, chosen, rng)
+        z_0 = self.stored[chosen].to(self.model.device)
         eps = torch.randn(z_0.shape, generator=generator(self.seed, "forward noise", step, micro)).to(self.model.device)
-        return Batch(add_noise(self.model, z_0, eps, t), t, self.conditions.draw(size, rng))
+        return Batch(add_noise(self.model, z_0, eps, t), t, condition)
 
     def teacher(self, step: int, micro: int) -> Batch:
         """A fresh guided run per state, stopped at t ~ Beta, as SDD was published."""

@@ -12,11 +12,13 @@ from hfi.reward.reward import RewardResult
 from hfi.workspace import Workspace
 
 
-def nearest_selected(images: Generated, reward: RewardResult, study: Workspace) -> list[list[int]]:
-    """Of each picture of a study's top-K (K) the numbers of all K, itself first, then the nearest."""
+def selected_kinds(images: Generated, reward: RewardResult, study: Workspace, size: int) -> list[list[int]]:
+    """The kinds of a study's top-K (K): of the first of each of its groups (`closest_groups`) the numbers of all K, nearest first."""
     by_id, encoder = {image.id: image for image in images.images}, load_encoder(study.config.reward.encoder, study.config.device)
     chosen = [images.path(by_id[picture.image_id]) for picture in reward.selected]
-    return nearest_first(encoder.images(chosen, cache=study.path("cache")))
+    embeddings = encoder.images(chosen, cache=study.path("cache"))
+    near = nearest_first(embeddings)
+    return [near[group[0]] for group in closest_groups(embeddings, size)]
 
 
 def nearest_first(embeddings: Tensor) -> list[list[int]]:
