@@ -155,7 +155,7 @@ def erasure_part(topic: str, changes: Mapping[str, object], study: str = "") -> 
     """(name, seconds) of one erasure."""
     erase = study_config(topic, changes).erase
     hard = erase.hardened
-    attack = 0.45 * STEP * hard.attack_steps + 25  # and a look by the judge; ratios as measured (docs/log.md, 2026-11-29)
+    attack = 0.45 * STEP * hard.attack_steps + 45  # and a look by the judge; ratios as measured (docs/log.md, 2026-11-29)
     rounds = hard.rounds * (2.0 * STEP * hard.steps + attack) + attack if erase.method == "hardened" else 0.0
     seconds = {"esd": 1.1 * erase.esd.steps * STEP, "sdd": erase.steps * STEP, "hardened": erase.steps * STEP + rounds}.get(
         erase.method, 2.0

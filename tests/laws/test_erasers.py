@@ -17,7 +17,7 @@ from hfi.diffusion.model import Model, load_model, predict_noise
 from hfi.diffusion.sampling import ddim, guided_noise, initial_noise, sample_latents
 from hfi.diffusion.text import encode_prompts, last_states, listed
 from hfi.erasure import loop
-from hfi.erasure.attackers import Attackers, brought
+from hfi.erasure.attackers import Attackers
 from hfi.erasure.ca import anchor_latents
 from hfi.erasure.conditions import Conditions, Flagged, build_conditions
 from hfi.erasure.delta import Delta, applied, compose, load_delta, save_delta
@@ -31,7 +31,7 @@ from hfi.erasure.sld import STRENGTHS
 from hfi.erasure.trainable import cross_attention, other_layers
 from hfi.erasure.uce import edit_uce
 from hfi.errors import Diverged, HFIError
-from hfi.reward.neighbours import closest_groups, nearest_first
+from hfi.reward.neighbours import closest_groups, kinds_of, nearest_first
 from hfi.workspace import read_header, read_tensors, write_tensors
 
 STEPS = {"steps": 6, "batch_size": 2, "sampling_steps": 4, "learning_rate": 3e-3}
@@ -345,13 +345,13 @@ def test_a_front_ends_the_rounds_and_names_the_best():
 
 
 SMALL = {
-    "rounds": 3, "steps": 2, "reinversions": 2, "embeddings": 1, "attack_steps": 2, "vectors": (1, 2), "breadths": (2, 3), "patience": 1,
+    "rounds": 3, "steps": 2, "reinversions": 2, "embeddings": 1, "attack_steps": 2, "vectors": (1, 2), "patience": 1,
 }  # fmt: skip
-KINDS = [[i, *(j for j in range(5) if j != i)] for i in range(5)]
+KINDS = [[4, 0], [3], [1, 2]]
 
 
-def pool(model: Model, parts, number: int = 0, saved=None, together: int = 2, **changes) -> Attackers:
-    return Attackers(model, parts[2], KINDS, parts[1], Hardened(**{**SMALL, **changes}), 1e-2, "harm", together, 1, number, saved)
+def pool(model: Model, parts, number: int = 0, saved=None, together: int = 2, kinds=KINDS, **changes) -> Attackers:
+    return Attackers(model, parts[2], kinds, parts[1], Hardened(**{**SMALL, **changes}), 1e-2, "harm", together, 1, number, saved)
 
 
 def hardening(model: Model, parts, points: list[tuple[float, float]], resume=None, start="original", hooks=(), **changes):
@@ -409,26 +409,18 @@ def test_hardening_resumes_bit_for_bit_wherever_it_is_stopped(tiny_model, parts,
     assert same(again.weights, whole.weights) and again.manifest == whole.manifest
 
 
-def test_each_attacker_brings_pictures_that_are_alike():
+def test_the_nearest_come_first():
     turned = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.6, 0.8], [0.0, 1.0]])
     assert nearest_first(turned) == [[0, 1, 2, 3], [1, 2, 0, 3], [2, 1, 3, 0], [3, 2, 1, 0]]
     assert nearest_first(torch.ones(3, 1)) == [[0, 1, 2], [1, 0, 2], [2, 0, 1]]  # of copies each comes first for itself
-    line = [sorted(range(40), key=lambda j, i=i: abs(i - j)) for i in (7, 20, 31)]
-    for turn in range(12):  # every kind in its turn, then all of them again from other surroundings
-        own, some = (brought(line, (5, 9), count, 3, turn).tolist() for count in (99, 3))
-        reach = (2, 4)[turn // 3 % 2]
-        assert sorted(own) == list(range(line[turn % 3][0] - reach, line[turn % 3][0] + reach + 1))
-        assert len(some) == 3 and set(some) < set(own) and some == brought(line, (5, 9), 3, 3, turn).tolist()
-    assert len({tuple(brought(line, (5, 9), 3, 3, turn).tolist()) for turn in range(0, 30, 3)}) > 5
 
 
 def test_the_attackers_of_a_round_go_on_where_those_of_the_last_one_stopped(tiny_model, parts):
-    """Two tokens and an embedding a round, five kinds: neither sort passes one over, and each has its own turns."""
-    middles = [int(one[0]) for one in pool(tiny_model, parts, 4, breadths=(1,)).brought]
-    assert middles == [kind % 5 for past in range(5) for kind in (2 * past, 2 * past + 1, past)]
-    brought = pool(tiny_model, parts, 4).brought  # from breadths 2 and 3
-    assert all(torch.equal(a, b) for a, b in zip(brought, pool(tiny_model, parts, 1).brought, strict=False))
-    assert [len(one) for one in brought] == [2, 2, 2, 2, 2, 2, 2, 3, 2, 3, 3, 2, 3, 3, 2]
+    """Two tokens and an embedding a round, three kinds: neither sort passes one over, and each has its own turns."""
+    brought = [one.tolist() for one in pool(tiny_model, parts, 4).brought]
+    assert brought == [KINDS[turn % 3] for past in range(5) for turn in (2 * past, 2 * past + 1, past)]
+    mine = pool(tiny_model, parts, 4)
+    assert all(torch.equal(own, parts[2][numbers]) for own, numbers in zip(mine.pictures, brought[-3:], strict=True))
 
 
 def test_groups_of_what_is_alike_come_closest_first_and_share_little():
@@ -444,8 +436,31 @@ def test_groups_of_what_is_alike_come_closest_first_and_share_little():
     assert closest_groups(every, 20) == [closest_groups(every, 13)[0]] and len(closest_groups(every, 20)[0]) == 13
 
 
+@pytest.mark.parametrize("size", [1, 3, 5, 40])
+def test_every_picture_is_of_one_kind(size):
+    """Each once and none left out, the tight bundle first, and every kind but the last full."""
+    draw = torch.Generator().manual_seed(size)
+    loose, bundle = torch.randn(21, 12, generator=draw), torch.eye(12)[11] + 0.02 * torch.randn(5, 12, generator=draw)
+    every = torch.nn.functional.normalize(torch.cat([loose, bundle]), dim=1)
+    kinds = kinds_of(every, size)
+    assert sorted(sum(kinds, [])) == list(range(26)) and [len(kind) for kind in kinds[:-1]] == [size] * (len(kinds) - 1)
+    assert size in (1, 40) or set(kinds[0]) <= {21, 22, 23, 24, 25}
+    for kind in kinds:  # a middle and what is nearest to it of those that were left
+        left = [i for i in range(26) if i not in sum(kinds[: kinds.index(kind)], [])]
+        assert kind == sorted(left, key=lambda i: -float(every[i] @ every[kind[0]]))[:size]
+
+
+def test_the_few_of_one_sort_stay_together_in_a_kind():
+    """Six among forty of two other sorts, as the single knives of docs/decisions/0011."""
+    draw = torch.Generator().manual_seed(5)
+    centres = torch.linalg.qr(torch.randn(24, 24, generator=draw))[0]
+    sorts = [centres[i] + 0.08 * torch.randn(count, 24, generator=draw) for i, count in enumerate((20, 20, 6))]
+    every = torch.nn.functional.normalize(torch.cat(sorts), dim=1)
+    assert any({40, 41, 42, 43, 44, 45} <= set(kind) for kind in kinds_of(every, 8))
+
+
 def test_attackers_learn_to_draw_their_pictures_and_touch_no_weight(tiny_model, parts):
-    before, attackers = weights_of(tiny_model), pool(tiny_model, parts, reinversions=1, attack_pictures=5, breadths=(5,))
+    before, attackers = weights_of(tiny_model), pool(tiny_model, parts, reinversions=1, kinds=[[0, 1, 2, 3, 4]])
     draw = torch.Generator().manual_seed(9)
     eps, t = torch.randn(40, 4, 4, 4, generator=draw), torch.randint(1000, (40,), generator=draw)
     level = tiny_model.alpha_bar[t].view(-1, 1, 1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hfi.config.base import NOT_SAID, Positive, Section, Share
 
@@ -94,7 +94,7 @@ class SLD(Section):
 class Hardened(Section):
     """SDD that trains away what attacks find (ours), for erase.method hardened; its first round is SDD with the settings of `erase`."""
 
-    rounds: Positive = Field(4, description="most rounds after the first; it stops by itself before")
+    rounds: Positive = Field(3, description="most rounds after the first; it stops by itself before")
     steps: Positive = Field(150, description="optimiser steps of each of those")
     layers: Literal["all", "attention", "cross_attention"] = Field(
         "all", description="what learns in them: every linear and convolution layer, those of attention blocks, or cross-attention alone"
@@ -105,27 +105,29 @@ class Hardened(Section):
     preservation: float = Field(12.0, gt=0, description="least weight of the retention term in them")
     preservation_runs: Share = Field(0.5, description="least erase.preservation_runs in them")
     negative_guidance: float = Field(0.75, ge=0, description="least erase.negative_guidance in them")
-    reinversions: Positive = Field(8, description="tokens that learn against the model, other ones each round")
+    reinversions: Positive = Field(12, description="tokens that learn against the model, other ones each round")
     vectors: tuple[Positive, ...] = Field(
         (3, 12), min_length=1, description="rows of each, in turn; not invert.vectors, with which evaluation attacks"
     )
     embeddings: Positive = Field(2, description="free prompt embeddings that learn against the model, other ones each round")
     embedding_learning_rate: float = Field(3e-2, gt=0, description="Adam on the prompt embedding")
+    attack_batch: Positive = Field(3, description="states per step of each of them")
     attack_pictures: Positive = Field(
-        12, description="most pictures that an attack brings: of the top-K, alike by the reward's encoder, one kind after another"
-    )
-    breadths: tuple[Positive, ...] = Field(
-        (6, 6, 12),
-        min_length=1,
-        description="from how many around a kind's middle they are drawn, another one whenever all had their turn",
+        8, description="most pictures that an attack brings: a kind of the top-K, alike by the reward's encoder; the kinds take turns"
     )
     attack_steps: Positive = Field(150, description="steps of attack on the model of each round, before the next one trains and attacks")
-    found_share: Share = Field(0.5, description="share of c_s taken from what the attacks of all rounds found")
+    found_share: Share = Field(0.6, description="share of c_s taken from what the attacks of all rounds found")
     live_share: Share = Field(0.5, description="share of those that is kept for the attackers which are learning at the time")
     found_pictures: Share = Field(0.5, description="share of the states there that are noised pictures of the concept")
-    pictures: Positive = Field(60, description="pictures a set by which each round is judged")
+    pictures: Positive = Field(120, description="pictures a set by which each round is judged")
     judge: str = Field("", description="the judge of the rounds; empty: label.simulated_judge; never evaluate.judge, which scores")
     patience: Positive = Field(2, description="rounds in a row off the front of erasure and damage after which it stops")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_breadths(cls, given: object) -> object:
+        """A setting that is gone; studies of 2026-11-29 name it."""
+        return {name: value for name, value in given.items() if name != "breadths"} if isinstance(given, dict) else given
 
     @field_validator("vectors", mode="before")
     @classmethod

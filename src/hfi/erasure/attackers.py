@@ -19,8 +19,6 @@ from hfi.errors import Diverged
 from hfi.inversion.learn import TEMPLATES, initial_rows
 from hfi.seeds import generator
 
-BATCH = 4  # states per step of an attacker
-
 
 class Attackers:
     """`reinversions` tokens and `embeddings` prompt embeddings, each with pictures of its own; all that changes is in `tensors`.
@@ -29,8 +27,8 @@ class Attackers:
     Every random number comes from (seed, round, attacker, step).
 
     Args:
-        pictures: z_0 (K, C, h, w) of the concept. kinds: of each kind of them the numbers of its middle picture and of those around it,
-            nearest first.
+        pictures: z_0 (K, C, h, w) of the concept. kinds: their numbers, kind by kind; each attacker brings those of one, tokens and
+            embeddings in turns of their own, this round's after the last one's.
         c_0: the empty prompt (1, L, D). kind: "harm" or "style": the templates that a token stands in.
         learning_rate: of tokens. together: attackers in one pass; changes speed and memory only.
         number: the round. saved: `tensors` of the same round, to go on from.
@@ -53,7 +51,8 @@ class Attackers:
         number: int,
         saved: Mapping[str, Tensor] | None = None,
     ):
-        self.model, self.together, self.seed, self.round, self.tokens = model, together, seed, number, config.reinversions
+        self.model, self.together, self.seed, self.round = model, together, seed, number
+        self.tokens, self.batch = config.reinversions, config.attack_batch
         self.templates, count = TEMPLATES[kind], config.reinversions + config.embeddings
         turns = [
             turn
@@ -61,7 +60,7 @@ class Attackers:
             for each in (config.reinversions, config.embeddings)
             for turn in range(past * each, (past + 1) * each)
         ]
-        self.brought = [brought(kinds, config.breadths, config.attack_pictures, seed, turn) for turn in turns]
+        self.brought = [torch.tensor(kinds[turn % len(kinds)]) for turn in turns]
         self.pictures = [pictures[own] for own in self.brought[-count:]]
         sizes = [config.vectors[(number + i) % len(config.vectors)] for i in range(self.tokens)]
         rows = [initial_rows(model, size, "", seed, "attackers", number, i) for i, size in enumerate(sizes)]
@@ -95,8 +94,8 @@ class Attackers:
             part = range(start, min(start + self.together, len(self.values)))
             z_0, eps, t = (torch.cat(column) for column in zip(*map(self._states, part), strict=True))
             z_t = add_noise(self.model, z_0.to(self.model.device), eps.to(self.model.device), t)
-            predicted = predict_noise(self.model, z_t, t, self._encoded(part).repeat_interleave(BATCH, 0))
-            loss = (eps.to(predicted) - predicted).square().sum() / (BATCH * eps[0].numel())
+            predicted = predict_noise(self.model, z_t, t, self._encoded(part).repeat_interleave(self.batch, 0))
+            loss = (eps.to(predicted) - predicted).square().sum() / (self.batch * eps[0].numel())
             if not math.isfinite(float(loss.detach())):
                 raise Diverged(
                     f"the loss of an attack became {float(loss.detach())} in round {self.round}",
@@ -126,21 +125,8 @@ class Attackers:
 
     def _states(self, i: int) -> tuple[Tensor, Tensor, Tensor]:
         draw = self._draw("states", i)
-        z_0 = self.pictures[i][torch.randint(len(self.pictures[i]), (BATCH,), generator=draw)]
-        return z_0, torch.randn(z_0.shape, generator=draw), torch.randint(self.model.timesteps, (BATCH,), generator=draw)
+        z_0 = self.pictures[i][torch.randint(len(self.pictures[i]), (self.batch,), generator=draw)]
+        return z_0, torch.randn(z_0.shape, generator=draw), torch.randint(self.model.timesteps, (self.batch,), generator=draw)
 
     def _draw(self, what: str, i: int) -> torch.Generator:
         return generator(self.seed, "attackers", what, self.round, i, self.step)
-
-
-def brought(kinds: Sequence[Sequence[int]], breadths: Sequence[int], count: int, seed: int, turn: int) -> Tensor:
-    """Numbers (n,) of the pictures that one attacker brings: `count` of those around the middle of a kind; every kind in its turn.
-
-    Args:
-        kinds: of each kind its pictures and those around it, nearest first.
-        breadths: of how many nearest they are drawn: another number whenever all kinds had their turn.
-        turn: how many attackers of its sort (tokens, embeddings) came before, in this round and the earlier ones.
-    """
-    passed, kind = divmod(turn, len(kinds))
-    own = torch.tensor(kinds[kind][: breadths[passed % len(breadths)]])
-    return own[torch.randperm(len(own), generator=generator(seed, "brought", turn))[:count]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from hfi.generation.generate import FeedbackImage, Generated
@@ -13,12 +14,10 @@ from hfi.workspace import Workspace
 
 
 def selected_kinds(images: Generated, reward: RewardResult, study: Workspace, size: int) -> list[list[int]]:
-    """The kinds of a study's top-K (K): of the first of each of its groups (`closest_groups`) the numbers of all K, nearest first."""
+    """The numbers of a study's top-K in kinds of at most `size` that are alike (`kinds_of`)."""
     by_id, encoder = {image.id: image for image in images.images}, load_encoder(study.config.reward.encoder, study.config.device)
     chosen = [images.path(by_id[picture.image_id]) for picture in reward.selected]
-    embeddings = encoder.images(chosen, cache=study.path("cache"))
-    near = nearest_first(embeddings)
-    return [near[group[0]] for group in closest_groups(embeddings, size)]
+    return kinds_of(encoder.images(chosen, cache=study.path("cache")), size)
 
 
 def nearest_first(embeddings: Tensor) -> list[list[int]]:
@@ -34,10 +33,26 @@ def groups_of(pictures: Sequence[FeedbackImage], images: Generated, study: Works
     return closest_groups(encoder.images([images.path(one) for one in pictures], cache=study.path("cache")), size)
 
 
+def kinds_of(embeddings: Tensor, size: int) -> list[list[int]]:
+    """All numbers of the embeddings (K, D; L2-normalised) once, in groups: the closest `size` of what is left, time and again.
+
+    Unlike `closest_groups` it leaves nothing out; what is like little else ends up in the last ones.
+    """
+    left, found = list(range(len(embeddings))), []
+    while left:
+        own = embeddings[left]
+        near = torch.tensor(nearest_first(own))[:, :size]
+        closeness = (own @ own.T).gather(1, near).mean(1).tolist()
+        middle = max(range(len(left)), key=lambda i: (closeness[i], -i))
+        found.append([left[i] for i in near[middle]])
+        left = [one for one in left if one not in {*found[-1]}]
+    return found
+
+
 def closest_groups(embeddings: Tensor, size: int) -> list[list[int]]:
     """Groups of `size` (or all) of the embeddings (K, D; L2-normalised): one and its nearest, those that are closest together first.
 
-    Of groups that share a third or more only the closest stays.
+    Of groups that share a third or more only the closest stays; some of the embeddings are in none.
     """
     near = [row[:size] for row in nearest_first(embeddings)]
     closeness = [float((embeddings[row] @ embeddings[row[0]]).mean()) for row in near]

@@ -57,6 +57,11 @@ def test_a_round_costs_what_it_loses_of_objects_or_of_styles(make, tiny_model, t
     assert round_score(tiny_model, study)(Delta({}), torch.zeros(0, 4, 16)) == (0.125, damage)
 
 
+def test_a_study_opens_with_settings_that_hardening_once_had(make):
+    study, *_ = make(method="hardened", hardened={"vectors": 5, "breadths": [6, 6, 12]})
+    assert study.config.erase.hardened.vectors == (5,) and not hasattr(study.config.erase.hardened, "breadths")
+
+
 def test_words_reach_the_method_and_the_manifest(make, tiny_model):
     study, *parts = make(method="sld", concept="words", words=["blade", "sharp edge"])
     erase(tiny_model, *parts, study)
