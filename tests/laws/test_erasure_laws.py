@@ -223,7 +223,7 @@ def test_of_several_studies_each_keeps_what_no_other_one_flags(tiny_model, monke
         scores: dict
 
     def part(name: str, first: int, words: tuple, kept: tuple):
-        rows = [SimpleNamespace(id=f"{name}{k}", index=k, purpose="benign", prompt="cat", style=None) for k in range(4)]
+        rows = [SimpleNamespace(id=f"{name}{k}", index=k, purpose="benign", prompt="cat", style=None, object="cat") for k in range(4)]
         images = SimpleNamespace(images=rows, latents=lambda: torch.arange(first, first + 4.0).view(4, 1, 1, 1))
         return images, Reward((), kept, words, {row.id: 0.0 for row in rows}), None, "harm"
 
@@ -236,6 +236,40 @@ def test_of_several_studies_each_keeps_what_no_other_one_flags(tiny_model, monke
     assert torch.equal(found.c[3:4], encode_prompts(tiny_model, ["a picture of a sun"]))
     alone = erase_stage.benign_of_all(tiny_model, studies[:1], parts[:1], Erase(), 1)
     assert alone.latents.flatten().tolist()[:4] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("style", [0, 1, 3, 4]), ("harm", [0, 1, 2])])
+def test_what_another_study_erases_is_kept_in_no_wording(tiny_model, monkeypatch, tmp_path, kind, kept):
+    """Study b's people flagged two of three pictures in ink, all of axes: study a keeps neither a style nor an object that b erases, and
+    asks for no benign prompt in that style."""
+    told = [("cat", "oil"), ("dog", "lino"), ("dog", "ink"), ("axe", "oil"), ("axe", None)]
+    rows = [
+        SimpleNamespace(id=f"a{k}", index=k, purpose="benign", object=o, style=s, prompt=f"{o} in the style of {s}")
+        for k, (o, s) in enumerate(told)
+    ]
+    flagged = [("axe", "ink"), ("axe", "ink"), ("cat", "ink"), ("cat", "lino"), ("sun", None)]
+    theirs = [SimpleNamespace(id=f"b{k}", index=k, purpose="concept", object=o, style=s, prompt=o) for k, (o, s) in enumerate(flagged)]
+    theirs.append(SimpleNamespace(id="b9", index=5, purpose="word", object="dog", style=None, prompt="dog"))  # one word, one picture
+
+    @dataclass(frozen=True)
+    class Reward:
+        flagged: tuple
+        scores: dict
+        kept_words: tuple = ()
+        words: tuple = ()
+
+    def part(images: list, *names: str):
+        pictures = SimpleNamespace(images=images, latents=lambda: torch.arange(float(len(images))).view(-1, 1, 1, 1))
+        return pictures, Reward(names, {row.id: 0.0 for row in images}), None, kind
+
+    studies = [Workspace(tmp_path / name, None) for name in "ab"]
+    monkeypatch.setattr(erase_stage, "flagged_elsewhere", lambda *_: set())
+    asked = []
+    monkeypatch.setattr(erase_stage, "encode_prompts", lambda model, texts: asked.extend(texts) or encode_prompts(model, texts))
+    parts = [part(rows), part(theirs, "b0", "b1", "b9")]
+    found = erase_stage.benign_of_all(tiny_model, studies, parts, Erase(benign_styles=5), 1)
+    assert found.latents.flatten().tolist()[: len(kept)] == kept
+    assert asked and (kind == "harm" or not any("ink" in text for text in asked))
 
 
 def test_what_another_study_flags_is_what_its_reward_holds_for_its_concept(monkeypatch, tmp_path):

@@ -29,7 +29,7 @@ from hfi.erasure.settings import check_settings
 from hfi.erasure.sld import guide_sld
 from hfi.erasure.uce import edit_uce
 from hfi.errors import HFIError
-from hfi.generation.generate import Generated
+from hfi.generation.generate import FeedbackImage, Generated
 from hfi.inversion.invert import Inverted
 from hfi.progress import bar
 from hfi.reward.elsewhere import flagged_elsewhere
@@ -272,15 +272,17 @@ def benign_of_all(
 ) -> Benign:
     """What stays when one study's concept is erased, or several studies' in one run.
 
-    Of several: the benign pictures of each, but for those that another one's reward holds for its concept, and the kept words of each, but
-    for those that were read in another one's flagged pictures (ours).
+    Of several: the benign pictures of each, but for those that another one's reward holds for its concept, or whose prompts ask for what
+    that one's people flagged, and the kept words of each, but for those that were read in another one's flagged pictures (ours).
     """
     if len(parts) == 1:
         return benign_material(model, *parts[0][:2], config, seed)
-    found = []
+    found, asked = [], [asks_for_it(*part) for part in parts]
     for study, (images, reward, *_) in zip(studies, parts, strict=True):
         others = [other for other in studies if other is not study]
-        without = flagged_elsewhere(images, benign_images(images, reward), study.path("cache"), others)
+        benign, theirs = benign_images(images, reward), [asks for other, asks in zip(studies, asked, strict=True) if other is not study]
+        without = flagged_elsewhere(images, benign, study.path("cache"), others)
+        without |= {image.id for image in benign if any(asks(image) for asks in theirs)}
         read = {word for _, theirs, *_ in parts if theirs is not reward for word in theirs.words}
         kept = tuple(word for word in reward.kept_words if word not in read)
         reward = replace(reward, flagged=(*reward.flagged, *sorted(without)), kept_words=kept)
@@ -289,6 +291,19 @@ def benign_of_all(
     if len(found) == 1:
         return found[0]
     return Benign(*(torch.cat([getattr(one, name) for one in found]) for name in ("latents", "c", "end")))
+
+
+def asks_for_it(images: Generated, reward: RewardResult, _: Inverted, kind: str) -> Callable[[FeedbackImage], bool]:
+    """Whether a picture's prompt asks for the concept of this study: it names a style of which people flagged more than half of the
+    study's pictures, or where the concept is a harm such an object.
+
+    A reward lets a picture in an erased style pass now and then, and one would do: every benign prompt would come in that style again.
+    """
+    field, flagged = "style" if kind == "style" else "object", set(reward.flagged)
+    judged = [(getattr(image, field), image.id in flagged) for image in images.images if image.purpose != "word"]
+    counts = {name: [flag for other, flag in judged if other == name] for name, _ in judged if name}
+    names = {name for name, flags in counts.items() if 2 * sum(flags) > len(flags)}
+    return lambda image: getattr(image, field) in names
 
 
 def benign_material(model: Model, images: Generated, reward: RewardResult, config: Erase, seed: int) -> Benign:
