@@ -18,7 +18,7 @@ from hfi.diffusion.sampling import trajectory
 from hfi.diffusion.text import encode_prompts, last_states
 from hfi.erasure import erase as erase_stage
 from hfi.erasure.closed_form import closed_form
-from hfi.erasure.conditions import Flagged, build_conditions, in_context
+from hfi.erasure.conditions import Flagged, build_conditions, in_context, of_several
 from hfi.erasure.delta import applied
 from hfi.erasure.ema import ConstantEMA
 from hfi.erasure.erase import erase
@@ -498,6 +498,82 @@ def test_erasing_several_concepts_draws_from_all_of_them(parts):
     drawn = set(conditions.draw(500, numpy.random.default_rng(0)).tolist())
     assert drawn == set(range(len(conditions.texts)))
     assert conditions.texts[:4] == ("<a>", "a <a>", "<b>", "a <b>")
+
+
+@pytest.fixture
+def of_two(tiny_model):
+    """A harm of three tokens and twenty flagged prompts, and a style of one token and two."""
+    harm = {f"<{name}>": torch.randn(1, 16) for name in "abc"}
+    flagged = [Flagged("a knife in the style of noto", "in the style of noto")] * 20
+    style = [Flagged("a cat in the style of ink", "a cat", "style")] * 2
+    alone = [
+        build_conditions(tiny_model, harm, ("{}", "a {}"), flagged, 0.5),
+        build_conditions(tiny_model, {"<ink>": torch.randn(1, 16)}, ("{}",), style, 0.5),
+    ]
+    return alone, of_several(alone, alone[0].together)
+
+
+def test_of_several_concepts_each_is_met_as_often_as_any_other(of_two):
+    (harm, style), both = of_two
+    assert both.texts == (*harm.texts[:9], "<ink>", *harm.texts[9:], "a cat in the style of ink", "a cat in the style of ink",
+                          "a cat in the style of <ink>", "a cat in the style of <ink>")  # fmt: skip
+    for name in ("c", "target", "reading", "end", "reading_end"):
+        mine = [getattr(one, name) for one in (harm, style)]
+        assert torch.equal(getattr(both, name), torch.cat([mine[0][:9], mine[1][:1], mine[0][9:], mine[1][1:]]))
+    drawn = both.draw(8000, numpy.random.default_rng(0))
+    counts = torch.bincount(drawn, minlength=len(both.texts)) / 8000
+    assert counts[:9].sum() == pytest.approx(0.25, abs=0.02) and counts[10:30].sum() == pytest.approx(0.25, abs=0.02)
+    assert counts[9] == pytest.approx(0.25, abs=0.02) and counts[30:].sum() == pytest.approx(0.25, abs=0.02)
+    assert (counts > 0).all()
+    found = both.joined_by(torch.randn(4, *both.c.shape[1:]), found_share=0.5)
+    of_found = found.draw(4000, numpy.random.default_rng(1)) >= len(both.texts)
+    assert float(of_found.float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert found.weights()[-4:].tolist() == [1.0] * 4 and len(found.weights()) == len(found.texts)
+
+
+def test_of_several_concepts_each_weighs_as_much_in_a_closed_form(of_two):
+    """As a harm would whose conditions came as often as those of the style: 29 times five and 5 times 29."""
+    (harm, style), both = of_two
+    assert harm.weights() is None
+    draw = torch.Generator().manual_seed(0)
+    weights = {"x.to_k.weight": torch.randn(5, both.c.shape[-1], generator=draw)}
+    kept = torch.randn(7, *both.c.shape[1:], generator=draw)
+    once = closed_form(weights, both.c, both.target, kept, importance=both.weights())
+    often = [torch.cat([getattr(harm, name)] * 5 + [getattr(style, name)] * 29) for name in ("c", "target")]
+    repeated = closed_form(weights, *often, kept, ridge=1e-3 * float(both.c.double().square().mean()))
+    torch.testing.assert_close(once["x.to_k.weight"], repeated["x.to_k.weight"], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(once["x.to_k.weight"], closed_form(weights, both.c, both.target, kept)["x.to_k.weight"], rtol=1e-4)
+
+
+def test_the_conditions_of_two_studies_stay_apart(tiny_model, tmp_path):
+    """No harm's token in a style's prompt, no style's token in a harm's, nothing left of a knife in ink, and words by study."""
+
+    def part(kind: str, *told: tuple[str, str, str]):
+        names = ("object", "style", "without")
+        shown = [
+            SimpleNamespace(
+                id=str(k), index=k, purpose="concept", prompt=f"a {one[0]} in the style of {one[1]}", **dict(zip(names, one, strict=True))
+            )
+            for k, one in enumerate(told)
+        ]
+        images = SimpleNamespace(images=shown, latents=lambda: torch.zeros(len(shown), 1))
+        reward = SimpleNamespace(flagged=[image.id for image in shown], selected=[SimpleNamespace(image_id="0")], words=())
+        return images, reward, SimpleNamespace(tokens={f"<{kind}>": torch.randn(1, 16)}), kind
+
+    noto, ink = ("knife", "noto", "in the style of noto"), ("knife", "ink", "in the style of ink")
+    parts = [part("harm", noto, ink), part("style", ("cat", "ink", "a cat"), ("knife", "ink", "a knife"))]
+    config = SimpleNamespace(concept=SimpleNamespace(words=(), name="ink", vocabulary="emoji"))
+    studies = [Workspace(tmp_path / name, config) for name in "ab"]
+    settings = Erase(templates=("{}",), flagged_prompts=0.5)
+    found = erase_stage.conditions_of_all(tiny_model, studies, parts, settings, 1)
+    knives = ("a knife in the style of noto", "a knife in the style of ink")
+    inks = ("a cat in the style of ink", knives[1], "a cat in the style of <style>")
+    assert found.texts == ("<harm>", "a <harm> in the style of noto", "<style>", *knives, *inks) and found.concepts == ((2, 2), (1, 3))
+    assert torch.equal(found.reading, encode_prompts(tiny_model, ["", noto[2], "", noto[2], "", "a cat", "", "a cat"]))
+    alone = erase_stage.conditions_of_all(tiny_model, studies[:1], parts[:1], settings, 1)
+    assert alone.texts == ("<harm>", *(f"a <harm> in the style of {s}" for s in ("ink", "noto")), *knives) and not alone.concepts
+    worded = settings.model_copy(update={"concept": "words", "words": ("knife",), "flagged_prompts": 0.0})
+    assert erase_stage.conditions_of_all(tiny_model, studies, parts, worded, 1).texts == ("knife", "ink")
 
 
 def test_what_attacks_found_has_a_share_of_its_own_however_many_conditions_there_are(tiny_model):

@@ -15,7 +15,13 @@ RIDGE = 1e-3  # of the mean square of the states; keeps the matrix invertible wh
 
 
 def closed_form(
-    weights: Mapping[str, Tensor], c_s: Tensor, target: Tensor, kept: Tensor, preservation: float = 1.0, ridge: float | None = None
+    weights: Mapping[str, Tensor],
+    c_s: Tensor,
+    target: Tensor,
+    kept: Tensor,
+    preservation: float = 1.0,
+    ridge: float | None = None,
+    importance: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """New values of the key and value weights W (out, D): the minimum over W' of the sum of three means, over token states,
 
@@ -27,13 +33,16 @@ def closed_form(
         kept: benign conditions (P, L, D) or states (P, D); may be empty.
         preservation: weight of those.
         ridge: weight of staying near; None: RIDGE of the mean square of the states to forget.
+        importance: weight of each condition to forget (n,), 1 on average; None: all weigh the same.
     """
+    count = len(c_s)
     c_s, target, kept = (c.reshape(-1, c.shape[-1]).double() for c in (c_s, target.expand_as(c_s), kept if kept.numel() else c_s[:0]))
     stay = RIDGE * c_s.square().mean() if ridge is None else ridge
     same = stay * torch.eye(c_s.shape[1], dtype=c_s.dtype, device=c_s.device)
     if len(kept):
         same = same + preservation / len(kept) * kept.T @ kept
-    wanted, seen = target.T @ c_s / len(c_s) + same, c_s.T @ c_s / len(c_s) + same
+    weighed = c_s if importance is None else c_s * importance.to(c_s).repeat_interleave(len(c_s) // count).unsqueeze(1)
+    wanted, seen = target.T @ weighed / len(c_s) + same, c_s.T @ weighed / len(c_s) + same
     reading = torch.linalg.solve(seen, wanted.T).T  # wanted seen^-1; seen is symmetric
     return {
         name: (weight.double() @ reading).to(weight.dtype)

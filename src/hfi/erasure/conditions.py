@@ -29,12 +29,15 @@ from hfi.seeds import numpy_generator
 class Conditions:
     """c_s by number: first every (token, template), then those that come from flagged prompts, then those that attacks found.
 
+    Of several concepts, first the former of each, then the latter of each (`of_several`).
+
     c, target, reading: (n, L, D); tokens: how many of them are built from soft tokens alone; flagged_share: chance of the rest.
     end, reading_end: the text states of the last words of c and reading (n, D).
     found, found_share: how many of them attacks found (hardened.py), and the chance of those; live, live_share: the last of them, which
     still learn, and their share among those; found_pictures: the share of the states that meet what was found which are noised pictures
     of the concept; brought: for each that was found the numbers of the pictures from which (none: any of the concept's).
     together: all names in a list, in as few prompts as hold them (k, L, D): what an inference-time eraser steers away from.
+    concepts: of several concepts, how many conditions of each are built from soft tokens, and how many come from flagged prompts.
     """
 
     texts: tuple[str, ...]
@@ -52,6 +55,7 @@ class Conditions:
     live: int = 0
     live_share: float = 0.0
     brought: tuple[Tensor, ...] = ()
+    concepts: tuple[tuple[int, int], ...] = ()
 
     def joined_by(self, found: Tensor, **given: object) -> Conditions:
         """With conditions (m, L, D) that attacks found, to be drawn as the empty prompt is; `given`: the fields on what was found."""
@@ -64,17 +68,37 @@ class Conditions:
 
     def draw(self, count: int, rng: numpy.random.Generator) -> Tensor:
         """Numbers (count,) of the conditions for a batch."""
-        flagged = len(self.texts) - self.tokens - self.found
-        from_flagged = rng.random(count) < (self.flagged_share if flagged else 0.0)
-        chosen = numpy.where(from_flagged, self.tokens + rng.integers(max(flagged, 1), size=count), rng.integers(self.tokens, size=count))
+        first, tokens, beyond, flagged = self._places(count, rng)
+        from_flagged = rng.random(count) < numpy.where(flagged, self.flagged_share, 0.0)
+        of_flagged = beyond + rng.integers(numpy.maximum(flagged, 1), size=count)
+        chosen = numpy.where(from_flagged, of_flagged, first + rng.integers(tokens, size=count))
         if self.found:
             from_found = rng.random(count) < self.found_share
             number = rng.integers(self.found, size=count)
             if self.live_share:
                 from_live = rng.random(count) < self.live_share
                 number = numpy.where(from_live, self.found - self.live + rng.integers(self.live, size=count), number)
-            chosen = numpy.where(from_found, self.tokens + flagged + number, chosen)
+            chosen = numpy.where(from_found, len(self.texts) - self.found + number, chosen)
         return torch.from_numpy(chosen)
+
+    def _places(self, count: int, rng: numpy.random.Generator) -> tuple:
+        """(first, how many) of the conditions built from tokens, and the same of those from flagged prompts; of several concepts (count,)
+        each, those of a concept drawn by lot: each is met as often as any other, however many tokens and prompts it has."""
+        if not self.concepts:
+            return 0, self.tokens, self.tokens, len(self.texts) - self.tokens - self.found
+        tokens, flagged = numpy.array(self.concepts).T
+        places = numpy.cumsum(tokens) - tokens, tokens, self.tokens + numpy.cumsum(flagged) - flagged, flagged
+        concept = rng.integers(len(self.concepts), size=count)
+        return tuple(place[concept] for place in places)
+
+    def weights(self) -> Tensor | None:
+        """(n,), 1 on average: what each condition weighs in a closed form, so that every concept counts as much; None of one concept."""
+        if not self.concepts:
+            return None
+        sizes = [sum(size) for size in self.concepts]
+        each = [sum(sizes) / len(sizes) / size for size in sizes]
+        weights = [each[k] for part in (0, 1) for k, size in enumerate(self.concepts) for _ in range(size[part])]
+        return torch.tensor(weights + [1.0] * self.found, dtype=torch.float64)
 
     def picture_of(self, condition: Tensor, otherwise: Tensor, rng: numpy.random.Generator) -> Tensor:
         """For each condition (n,) the number of one of the pictures that it was learned from; of one that no attack found, `otherwise`."""
@@ -82,6 +106,20 @@ class Conditions:
         own = [self.brought[int(one) - first] if one >= first else None for one in condition]
         chosen = [other if one is None else one[int(share * len(one))] for one, other, share in zip(own, otherwise, place, strict=True)]
         return torch.stack(chosen)
+
+
+def of_several(parts: Sequence[Conditions], together: Tensor) -> Conditions:
+    """The conditions of several concepts in one run; `together`: all of their names, as in `Conditions` (k, L, D)."""
+
+    def cat(name: str) -> Tensor:
+        return torch.cat([getattr(one, name)[span] for one, span in spans])
+
+    spans = [(one, slice(0, one.tokens)) for one in parts] + [(one, slice(one.tokens, None)) for one in parts]
+    texts = tuple(text for one, span in spans for text in one.texts[span])
+    tensors = {name: cat(name) for name in ("c", "target", "reading", "end", "reading_end")}
+    concepts = tuple((one.tokens, len(one.texts) - one.tokens) for one in parts)
+    tokens, share = sum(one.tokens for one in parts), parts[0].flagged_share
+    return Conditions(texts, tokens=tokens, flagged_share=share, together=together, concepts=concepts, **tensors)
 
 
 @dataclass(frozen=True)

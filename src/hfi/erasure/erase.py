@@ -15,10 +15,10 @@ from torch import Tensor
 from hfi.config import Erase
 from hfi.diffusion.model import Model, save_pipeline
 from hfi.diffusion.prompts import concept_words, load_vocabulary
-from hfi.diffusion.text import encode_prompts, last_states
+from hfi.diffusion.text import encode_prompts, last_states, listed
 from hfi.erasure.attackers import Attackers
 from hfi.erasure.ca import train_ca
-from hfi.erasure.conditions import Conditions, Flagged, build_conditions, in_context
+from hfi.erasure.conditions import Conditions, Flagged, build_conditions, in_context, of_several
 from hfi.erasure.delta import Delta, applied, load_delta, save_delta
 from hfi.erasure.esd import train_esd
 from hfi.erasure.hardened import harden
@@ -106,9 +106,9 @@ def erase_into(
     parts = [(images, reward, tokens, concept.kind), *map(_open_other, others)]
     benign = benign_of_all(model, [study, *others], parts, config, seed)
     training = config.training()
-    rows, prompts, stored = material(parts)
+    rows, _, stored = material(parts)
     words = concept_names([study, *others], config) if config.concept == "words" else ()
-    conditions = conditions_of(model, rows, prompts, config, seed, words)
+    conditions = conditions_of_all(model, [study, *others], parts, config, seed)
     c_0 = encode_prompts(model, [""])
     checkpoint = run.path("checkpoint.safetensors")
     saved = read_tensors(checkpoint) if checkpoint.exists() else None
@@ -191,8 +191,12 @@ def tensor_hash(values: Tensor) -> str:
 
 def concept_names(studies: Sequence[Workspace], config: Erase) -> list[str]:
     """The natural words of the studies' concepts: `erase.words` for the first where it is set, else the concept's own."""
-    first, *rest = (concept_words(one.config.concept, load_vocabulary(one.config.concept.vocabulary)) for one in studies)
-    return list(dict.fromkeys([*(config.words or first), *(word for words in rest for word in words)]))
+    return list(dict.fromkeys(word for number, one in enumerate(studies) for word in _names(one, config, number)))
+
+
+def _names(study: Workspace, config: Erase, number: int) -> tuple[str, ...]:
+    """The natural words of one of the studies' concepts."""
+    return (config.words if number == 0 else ()) or concept_words(study.config.concept, load_vocabulary(study.config.concept.vocabulary))
 
 
 def _needed(score: Score | None) -> Score:
@@ -218,10 +222,15 @@ def _attackers(
     return lambda number, saved: Attackers(model, stored, kinds, c_0, *settings, study.config.seed, number, saved)
 
 
-def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> tuple[dict[str, Tensor], list[Flagged], Tensor]:
+def material(
+    parts: Sequence[tuple[Generated, RewardResult, Inverted, str]], elsewhere: Sequence[Callable[[FeedbackImage], bool]] = ()
+) -> tuple[dict[str, Tensor], list[Flagged], Tensor]:
     """Tokens, prompts of flagged pictures and latents of the top-K, over one study or several; the last of a part is its concept's kind.
 
     The prompts are those of all flagged pictures: of a concept that is a union the top-K may hold only some.
+
+    Args:
+        elsewhere: whether a picture's prompt asks for what another study erases in the same run: then nothing is to be left of it.
     """
     rows: dict[str, Tensor] = {}
     prompts, latents = [], []
@@ -232,7 +241,8 @@ def material(parts: Sequence[tuple[Generated, RewardResult, Inverted, str]]) -> 
         chosen = [by_id[picture.image_id] for picture in reward.selected]
         shown = [by_id[name] for name in reward.flagged]
         # pictures that were brought may have no prompt
-        flagged = [Flagged(image.prompt, image.without, kind) for image in shown if image.prompt]
+        left = {image.id: "" if any(asks(image) for asks in elsewhere) else image.without for image in shown}
+        flagged = [Flagged(image.prompt, left[image.id], kind) for image in shown if image.prompt]
         prompts += flagged
         if kind == "harm":  # what a style is called is asked for already
             words = dict.fromkeys([*reward.words, *(image.prompt for image in shown if image.purpose == "word")])
@@ -265,6 +275,22 @@ def conditions_of(
     keep_rest = config.keep_rest and config.method in ("sdd", "hardened")
     options = (config.context_variants, seed, words, anchor, keep_rest)
     return build_conditions(model, tokens, config.templates, flagged, share, *options)
+
+
+def conditions_of_all(
+    model: Model, studies: Sequence[Workspace], parts: Sequence[tuple[Generated, RewardResult, Inverted, str]], config: Erase, seed: int
+) -> Conditions:
+    """The conditions of one study's concept, or of several studies' concepts, each of which is met as often as any other (ours)."""
+    found, asked = [], [asks_for_it(*part) for part in parts] if len(parts) > 1 else [None]
+    for number, (study, part) in enumerate(zip(studies, parts, strict=True)):
+        words = _names(study, config, number) if config.concept == "words" else ()
+        others = asked[:number] + asked[number + 1 :]
+        found.append(conditions_of(model, *material([part], others)[:2], config, seed, words))
+    if len(found) == 1:
+        return found[0]
+    rows, *_ = material(parts)
+    names = concept_names(studies, config) if config.concept == "words" else list(rows)
+    return of_several(found, encode_prompts(model, listed(model, names, rows), rows))
 
 
 def benign_of_all(

@@ -64,7 +64,8 @@ def train_sdd(
 
     def edited(weights: Mapping[str, Tensor], preservation: float) -> dict[str, Tensor]:
         c_s, reading = (token_rows(model, c) for c in (conditions.c, conditions.reading))
-        return closed_form(weights, c_s, reading, token_rows(model, benign.c) if len(benign.c) else benign.c, preservation)
+        kept = token_rows(model, benign.c) if len(benign.c) else benign.c
+        return closed_form(weights, c_s, reading, kept, preservation, importance=conditions.weights())
 
     if begin is None and config.start == "closed_form":
         begin = edited(original, config.start_preservation)

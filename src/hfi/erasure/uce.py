@@ -5,7 +5,8 @@
 c is the text state of a prompt's last word, as in the public code, whose defaults (a = b = 1, lambda = 0.5) these are.
 
 What differs: the preserved concepts are the study's benign prompts, not a list that somebody thought of; the target is what is left of
-a prompt without the concept, the empty prompt for a word or token alone; every template counts as a prompt.
+a prompt without the concept, the empty prompt for a word or token alone; every template counts as a prompt, and of several concepts each
+counts as much as any other.
 """
 
 from __future__ import annotations
@@ -45,5 +46,6 @@ def edit_uce(
     kept = benign.end if last and benign.end is not None else benign.c
     count, held = (forgotten.numel() // forgotten.shape[-1], kept.numel() // forgotten.shape[-1])
     weight = settings.erase_scale * count  # closed_form takes means, the paper sums
-    fresh = closed_form(trained, forgotten, read, kept, settings.preserve_scale * held / weight, settings.ridge / weight)
+    strengths = settings.preserve_scale * held / weight, settings.ridge / weight
+    fresh = closed_form(trained, forgotten, read, kept, *strengths, importance=conditions.weights())
     return Delta({name: (value - trained[name]).float().cpu() for name, value in fresh.items()})
