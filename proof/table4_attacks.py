@@ -43,7 +43,8 @@ WHY = (
     "With cross-attention alone learning no hardening held at all, with all layers at full rate it kept 0.87 (docs/decisions/0011). "
     "Settings were changed after scoring figures of earlier hardened models were seen, on this development concept. SLD steers off names, "
     "at its medium strength: told by tokens it erases nothing here, so there is nothing to bring back. A run that starts from a noised "
-    "picture of the concept is held out: hardening trains single steps on such states, never a run from one."
+    "picture of the concept is held out: hardening trains single steps on such states, never a run from one. A style comes back from plain "
+    "SDD as a harm does: from fresh tokens more often than these few steps teach the original to draw it."
 )
 TOPICS = ("weapon", "fluent-ink")
 ERASERS = ("sdd", "hardened", "esd", "uce", "sld")
