@@ -44,7 +44,7 @@ WHY = (
     "Settings were changed after scoring figures of earlier hardened models were seen, on this development concept. SLD steers off names, "
     "at its medium strength: told by tokens it erases nothing here, so there is nothing to bring back. A run that starts from a noised "
     "picture of the concept is held out: hardening trains single steps on such states, never a run from one. A style comes back from plain "
-    "SDD as a harm does: from fresh tokens more often than these few steps teach the original to draw it."
+    "SDD as a harm does: fresh tokens draw it about as often as they do from the original."
 )
 TOPICS = ("weapon", "fluent-ink")
 ERASERS = ("sdd", "hardened", "esd", "uce", "sld")

@@ -32,13 +32,13 @@ NOTES = (
     "does for a harm.",
 )
 WHY = (
-    "Composed: a delta keeps benign words beside the original model, not beside nine other deltas. Harms collide: weapons alone leave 87 of "
-    "94 other objects, with alcohol 59, with medicine as well 30; three styles 91, weapons and fluent-ink 87 (SDD, annotator judge, 96 "
-    "pictures). Together SDD takes the four styles to 0.07 and leaves 0.28 of the six harms. Of those pictures 47 of 81 show members that no "
-    "feedback prompt named (toilet, sparkler, alien, pistol, pill, sake): other studies keep them, as words that they read in none of their "
-    "own flagged pictures. The closed-form edit is one linear map of each weight, and cannot hold ten wishes apart. Trained together, a "
-    "style was starved, and kept by the others' prompts, until 2026-11-30: UCE left 0.76 of the four styles, where it leaves 0.20 now "
-    "(docs/decisions/0012)."
+    "Composed: a delta keeps benign words beside the original model, not beside nine other deltas. Harms collide: weapons alone leave "
+    "87 of 94 other objects, with alcohol 59, with medicine as well 30; three styles 91, weapons and fluent-ink 87 (SDD, annotator "
+    "judge, 96 pictures). Together SDD takes the four styles to 0.07 and leaves 0.28 of the six harms. Of those pictures 47 of 81 show "
+    "members that no feedback prompt named (toilet, sparkler, alien, pistol, pill, sake): other studies keep them, as words that they "
+    "read in none of their own flagged pictures. The closed-form edit is one linear map of each weight, and cannot hold ten wishes "
+    "apart. Trained together, a style was starved, and kept by the others' prompts, until 2026-11-30: UCE left 0.76 of the four styles,"
+    " where it leaves 0.20 now (docs/decisions/0012)."
 )
 TOPICS = (*HARMS, *MORE_HARMS, *STYLES)
 METHODS = {"uce": "uce, all states", "sdd": "sdd"}
