@@ -570,6 +570,8 @@ def test_the_conditions_of_two_studies_stay_apart(tiny_model, tmp_path):
     inks = ("a cat in the style of ink", knives[1], "a cat in the style of <style>")
     assert found.texts == ("<harm>", "a <harm> in the style of noto", "<style>", *knives, *inks) and found.concepts == ((2, 2), (1, 3))
     assert torch.equal(found.reading, encode_prompts(tiny_model, ["", noto[2], "", noto[2], "", "a cat", "", "a cat"]))
+    twice = erase_stage.conditions_of_all(tiny_model, studies, [parts[0], parts[0]], settings, 1)  # a second study of the same harm
+    assert torch.equal(twice.reading[-2:], encode_prompts(tiny_model, [noto[2], ink[2]]))
     alone = erase_stage.conditions_of_all(tiny_model, studies[:1], parts[:1], settings, 1)
     assert alone.texts == ("<harm>", *(f"a <harm> in the style of {s}" for s in ("ink", "noto")), *knives) and not alone.concepts
     worded = settings.model_copy(update={"concept": "words", "words": ("knife",), "flagged_prompts": 0.0})

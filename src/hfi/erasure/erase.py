@@ -230,7 +230,7 @@ def material(
     The prompts are those of all flagged pictures: of a concept that is a union the top-K may hold only some.
 
     Args:
-        elsewhere: whether a picture's prompt asks for what another study erases in the same run: then nothing is to be left of it.
+        elsewhere: whether what is left of a picture's prompt asks for what another study erases in the same run: then it is nothing.
     """
     rows: dict[str, Tensor] = {}
     prompts, latents = [], []
@@ -284,7 +284,8 @@ def conditions_of_all(
     found, asked = [], [asks_for_it(*part) for part in parts] if len(parts) > 1 else [None]
     for number, (study, part) in enumerate(zip(studies, parts, strict=True)):
         words = _names(study, config, number) if config.concept == "words" else ()
-        others = asked[:number] + asked[number + 1 :]
+        # a style is left of a harm's prompt and an object of a style's, so a second study of the same harm takes nothing away
+        others = [asks for asks, (*_, kind) in zip(asked, parts, strict=True) if kind != part[-1]]
         found.append(conditions_of(model, *material([part], others)[:2], config, seed, words))
     if len(found) == 1:
         return found[0]
@@ -306,9 +307,9 @@ def benign_of_all(
     found, asked = [], [asks_for_it(*part) for part in parts]
     for study, (images, reward, *_) in zip(studies, parts, strict=True):
         others = [other for other in studies if other is not study]
-        benign, theirs = benign_images(images, reward), [asks for other, asks in zip(studies, asked, strict=True) if other is not study]
+        benign, asking = benign_images(images, reward), [asks for other, asks in zip(studies, asked, strict=True) if other is not study]
         without = flagged_elsewhere(images, benign, study.path("cache"), others)
-        without |= {image.id for image in benign if any(asks(image) for asks in theirs)}
+        without |= {image.id for image in benign if any(asks(image) for asks in asking)}
         read = {word for _, theirs, *_ in parts if theirs is not reward for word in theirs.words}
         kept = tuple(word for word in reward.kept_words if word not in read)
         reward = replace(reward, flagged=(*reward.flagged, *sorted(without)), kept_words=kept)
