@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -70,6 +71,20 @@ class Erased:
         return cls(folder, load_delta(folder / "delta.safetensors"), snapshots)
 
 
+class Part(NamedTuple):
+    """What one study brings to an erasure: its pictures, their rewards, its tokens, and the kind of its concept."""
+
+    images: Generated
+    reward: RewardResult
+    tokens: Inverted
+    kind: str
+
+    @classmethod
+    def load(cls, study: Workspace) -> Part:
+        """Read the finished stages of a study; raises HFIError when one is damaged."""
+        return cls(Generated.load(study), RewardResult.load(study), Inverted.load(study), study.config.concept.kind)
+
+
 def snapshot_file(folder: Path, step: int) -> Path:
     """Where the delta after `step` steps is kept, in half precision."""
     return folder / "snapshots" / f"step-{step:06d}.safetensors"
@@ -103,7 +118,7 @@ def erase_into(
     """Erase under `config` into the folder of `run`: delta, log, snapshots; continues from the checkpoint there."""
     seed, concept = study.config.seed, study.config.concept
     others = [Workspace.open(path) for path in config.also]
-    parts = [(images, reward, tokens, concept.kind), *map(_open_other, others)]
+    parts = [Part(images, reward, tokens, concept.kind), *map(Part.load, others)]
     benign = benign_of_all(model, [study, *others], parts, config, seed)
     training = config.training()
     rows, _, stored = material(parts)
@@ -209,7 +224,7 @@ def _attackers(
     model: Model,
     stored: Tensor,
     studies: Sequence[Workspace],
-    parts: Sequence[tuple[Generated, RewardResult, Inverted, str]],
+    parts: Sequence[Part],
     c_0: Tensor,
     config: Erase,
 ) -> Callable[[int, Mapping[str, Tensor] | None], Attackers]:
@@ -223,9 +238,9 @@ def _attackers(
 
 
 def material(
-    parts: Sequence[tuple[Generated, RewardResult, Inverted, str]], elsewhere: Sequence[Callable[[FeedbackImage], bool]] = ()
+    parts: Sequence[Part], elsewhere: Sequence[Callable[[FeedbackImage], bool]] = ()
 ) -> tuple[dict[str, Tensor], list[Flagged], Tensor]:
-    """Tokens, prompts of flagged pictures and latents of the top-K, over one study or several; the last of a part is its concept's kind.
+    """Tokens, prompts of flagged pictures and latents of the top-K, over one study or several.
 
     The prompts are those of all flagged pictures: of a concept that is a union the top-K may hold only some.
 
@@ -277,11 +292,9 @@ def conditions_of(
     return build_conditions(model, tokens, config.templates, flagged, share, *options)
 
 
-def conditions_of_all(
-    model: Model, studies: Sequence[Workspace], parts: Sequence[tuple[Generated, RewardResult, Inverted, str]], config: Erase, seed: int
-) -> Conditions:
+def conditions_of_all(model: Model, studies: Sequence[Workspace], parts: Sequence[Part], config: Erase, seed: int) -> Conditions:
     """The conditions of one study's concept, or of several studies' concepts, each of which is met as often as any other (ours)."""
-    found, asked = [], [asks_for_it(*part) for part in parts] if len(parts) > 1 else [None]
+    found, asked = [], [asks_for_it(part) for part in parts] if len(parts) > 1 else [None]
     for number, (study, part) in enumerate(zip(studies, parts, strict=True)):
         words = _names(study, config, number) if config.concept == "words" else ()
         # a style is left of a harm's prompt and an object of a style's, so a second study of the same harm takes nothing away
@@ -294,24 +307,23 @@ def conditions_of_all(
     return of_several(found, encode_prompts(model, listed(model, names, rows), rows))
 
 
-def benign_of_all(
-    model: Model, studies: Sequence[Workspace], parts: Sequence[tuple[Generated, RewardResult, Inverted, str]], config: Erase, seed: int
-) -> Benign:
+def benign_of_all(model: Model, studies: Sequence[Workspace], parts: Sequence[Part], config: Erase, seed: int) -> Benign:
     """What stays when one study's concept is erased, or several studies' in one run.
 
     Of several: the benign pictures of each, but for those that another one's reward holds for its concept, or whose prompts ask for what
-    that one's people flagged, and the kept words of each, but for those that were read in another one's flagged pictures (ours).
+    that one's people flagged, and the kept words of each, but for those that another one's people were asked about, or that were read in
+    its flagged pictures (ours).
     """
     if len(parts) == 1:
         return benign_material(model, *parts[0][:2], config, seed)
-    found, asked = [], [asks_for_it(*part) for part in parts]
+    found, asked = [], [asks_for_it(part) for part in parts]
     for study, (images, reward, *_) in zip(studies, parts, strict=True):
         others = [other for other in studies if other is not study]
         benign, asking = benign_images(images, reward), [asks for other, asks in zip(studies, asked, strict=True) if other is not study]
         without = flagged_elsewhere(images, benign, study.path("cache"), others)
         without |= {image.id for image in benign if any(asks(image) for asks in asking)}
-        read = {word for _, theirs, *_ in parts if theirs is not reward for word in theirs.words}
-        kept = tuple(word for word in reward.kept_words if word not in read)
+        near = {word for theirs, other, *_ in parts if other is not reward for word in (*other.words, *near_words(theirs))}
+        kept = tuple(word for word in reward.kept_words if word not in near)
         reward = replace(reward, flagged=(*reward.flagged, *sorted(without)), kept_words=kept)
         found.append(benign_material(model, images, reward, config, seed))
     found = [one for one in found if len(one.latents)] or found[:1]
@@ -320,12 +332,18 @@ def benign_of_all(
     return Benign(*(torch.cat([getattr(one, name) for one in found]) for name in ("latents", "c", "end")))
 
 
-def asks_for_it(images: Generated, reward: RewardResult, _: Inverted, kind: str) -> Callable[[FeedbackImage], bool]:
+def near_words(images: Generated) -> set[str]:
+    """The words that people were asked about, one picture each (`generate.near_words`): near the concept, whatever was said of that one."""
+    return {image.prompt for image in images.images if image.purpose == "word"}
+
+
+def asks_for_it(part: Part) -> Callable[[FeedbackImage], bool]:
     """Whether a picture's prompt asks for the concept of this study: it names a style of which people flagged more than half of the
     study's pictures, or where the concept is a harm such an object.
 
     A reward lets a picture in an erased style pass now and then, and one would do: every benign prompt would come in that style again.
     """
+    images, reward, _, kind = part
     field, flagged = "style" if kind == "style" else "object", set(reward.flagged)
     judged = [(getattr(image, field), image.id in flagged) for image in images.images if image.purpose != "word"]
     counts = {name: [flag for other, flag in judged if other == name] for name, _ in judged if name}
@@ -383,7 +401,3 @@ def benign_images(images: Generated, reward: RewardResult) -> list:
     """
     flagged = set(reward.flagged)
     return [image for image in images.images if image.purpose == "benign" and image.id not in flagged]
-
-
-def _open_other(other: Workspace) -> tuple[Generated, RewardResult, Inverted, str]:
-    return Generated.load(other), RewardResult.load(other), Inverted.load(other), other.config.concept.kind

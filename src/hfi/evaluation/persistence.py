@@ -20,7 +20,7 @@ from hfi.diffusion.model import Model, load_model
 from hfi.diffusion.prompts import load_vocabulary, members
 from hfi.diffusion.text import encode_prompts
 from hfi.erasure.delta import applied, load_delta
-from hfi.erasure.erase import benign_material, conditions_of, material
+from hfi.erasure.erase import Part, benign_material, conditions_of_all, material
 from hfi.erasure.sdd import train_sdd
 from hfi.errors import HFIError
 from hfi.evaluation import prompt_sets
@@ -29,7 +29,6 @@ from hfi.evaluation.concept_rate import check_judge, is_concept, neither_rate, r
 from hfi.evaluation.drawing import Verdict, drawings, judged
 from hfi.evaluation.retention import is_right, retention
 from hfi.generation.generate import Generated
-from hfi.inversion.invert import Inverted
 from hfi.perception.judges import load_judge
 from hfi.progress import bar
 from hfi.reward.reward import RewardResult
@@ -202,11 +201,10 @@ def erase_on_top(model: Model, other: Workspace, checkpoint: Path, progress) -> 
     """The delta of another study's erasure, begun at the weights that the model has now, with that study's settings."""
     if other.config.model != model.name:
         raise HFIError("is a study on another model", file=other.root, field="--then", remedy="give studies on one model")
-    images, reward, tokens = Generated.load(other), RewardResult.load(other), Inverted.load(other)
-    config, seed = other.config.erase, other.config.seed
-    rows, prompts, stored = material([(images, reward, tokens, other.config.concept.kind)])
-    conditions = conditions_of(model, rows, prompts, config, seed)
-    benign = benign_material(model, images, reward, config, seed)
+    config, seed, part = other.config.erase, other.config.seed, Part.load(other)
+    stored = material([part])[-1]
+    conditions = conditions_of_all(model, [other], [part], config, seed)
+    benign = benign_material(model, part.images, part.reward, config, seed)
     task = progress.add_task(f"Erasing {other.config.concept.name} as well", total=config.steps, note="")
     run = Run(checkpoint, config.checkpoint_seconds, lambda done, total, note: progress.update(task, completed=done))
     delta = train_sdd(
