@@ -67,6 +67,9 @@ def export(study: Study,
               f"{made.lora.left_out_error:.2%})")
     for name, why in made.left_out.items():
         print(f"not written: {name} ({why})")
+    if others:
+        print("the sum was measured by neither study, and two harms can cost much of the rest: run 'hfi check' on it for each concept, or "
+              "erase them in one run (hfi erase --also)")
 
 
 def other_study(line: str):

@@ -176,6 +176,7 @@ def erase_into(
     run.facts.update(
         method=config.method,
         given_as=config.concept,
+        concepts=manifest["concepts"],
         tokens=list(words or rows),
         conditions=len(conditions.texts),
         trained_tensors=len(delta.weights),

@@ -39,7 +39,7 @@ def model_card(study: Workspace, files: Mapping[str, str] | None = None, strengt
         f"# {base} without {concept.name}\n",
         f"This is {base} fine-tuned so that it no longer draws what people flagged as **{concept.name}** (a {concept.kind}), by Human "
         "Feedback Inversion ([arXiv 2407.21032](https://arxiv.org/abs/2407.21032)) with the package `hfi` "
-        f"{hfi.__version__}.\n" + _mixed(strengths or {concept.name: 1.0}, concept.name),
+        f"{hfi.__version__}.\n" + _together(found) + _mixed(strengths or {concept.name: 1.0}, concept.name),
         "## What was removed, and by whose judgement\n\n" + _judgement(found) + "\n",
         "## How far it is gone\n\n" + _numbers(study) + "\n",
         "## Limits\n\n" + LIMITS + "\n",
@@ -79,6 +79,13 @@ def front_matter(study: Workspace) -> dict:
         "pipeline_tag": "text-to-image",
         "tags": ["human-feedback-inversion", "concept-erasure", "unlearning", f"erased:{concept.name}"],
     }
+
+
+def _together(found: Mapping[str, dict]) -> str:
+    """Which other concepts the same run erased."""
+    first, *others = found["erase"].get("facts", {}).get("concepts") or [""]
+    words = ", ".join(f"**{name}**" for name in others)
+    return f"\nThe same run erased {words} as well. The judgements and numbers below are of {first} alone.\n" if others else ""
 
 
 def _mixed(strengths: Mapping[str, float], concept: str) -> str:

@@ -77,6 +77,17 @@ def test_a_mixture_says_that_it_was_not_measured(study, second, tmp_path):
     assert "**sharp** at strength 1, **pointy things** at strength 0.8" in card and "the mixture was not measured" in card
 
 
+def test_other_concepts_of_the_same_run_are_named(study, tmp_path):
+    copy = type(study)(shutil.copytree(study.root, tmp_path / "study"), study.config)
+    assert "The same run" not in model_card(copy)
+    file = copy.path("erase", "manifest.json")
+    manifest = json.loads(file.read_text())
+    assert manifest["facts"]["concepts"] == ["sharp"]
+    manifest["facts"]["concepts"] += ["pointy things", "ink"]
+    file.write_text(json.dumps(manifest))
+    assert "erased **pointy things**, **ink** as well. The judgements and numbers below are of sharp alone" in model_card(copy)
+
+
 def test_further_attacks_of_the_evaluation_are_listed(study):
     from hfi.report.numbers import read_numbers
 

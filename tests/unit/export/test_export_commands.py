@@ -39,7 +39,7 @@ def test_a_lora_from_the_command_line(study, tmp_path):
 
 def test_two_concepts_from_the_command_line(study, second, typed, tmp_path):
     code, out, _ = typed("export", study.root, "--to", "delta", "--also", f"{second.root}=0.8", "--out", tmp_path)
-    assert code == 0 and "hfi-sharp-pointy-things-delta.safetensors" in out
+    assert code == 0 and "hfi-sharp-pointy-things-delta.safetensors" in out and "the sum was measured by neither study" in out
     assert "write --also STUDY=0.8" in error(typed("export", study.root, "--to", "delta", "--also", f"{second.root}=much"))
     assert "negative strength" in error(typed("export", study.root, "--to", "delta", "--also", f"{second.root}=-1"))
 
