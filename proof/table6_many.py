@@ -36,9 +36,12 @@ WHY = (
     "87 of 94 other objects, with alcohol 59, with medicine as well 30; three styles 91, weapons and fluent-ink 87 (SDD, annotator "
     "judge, 96 pictures). Together SDD takes the four styles to 0.07 and leaves 0.28 of the six harms. Of those pictures 47 of 81 show "
     "members that no feedback prompt named (toilet, sparkler, alien, pistol, pill, sake): other studies keep them, as words that they "
-    "read in none of their own flagged pictures. The closed-form edit is one linear map of each weight, and cannot hold ten wishes "
-    "apart. Trained together, a style was starved, and kept by the others' prompts, until 2026-11-30: UCE left 0.76 of the four styles,"
-    " where it leaves 0.20 now (docs/decisions/0012)."
+    "read in none of their own flagged pictures. To keep no word that people of another study were asked about takes SDD to 0.13, its "
+    "retention to 0.86, and lies on the same curve: the delta of this table does that at strength 1.2 (annotator judge). What a harm "
+    "takes by sweeping over its neighbourhood, the words of nine other studies hold. SDD together was trained before words that another "
+    "study's people flagged were dropped as well (163 of 2108), which changes UCE by less than 0.01. The closed-form edit is one linear "
+    "map of each weight, and cannot hold ten wishes apart. Trained together, a style was starved, and kept by the others' prompts, "
+    "until 2026-11-30: UCE left 0.76 of the four styles, where it leaves 0.20 now (docs/decisions/0012)."
 )
 TOPICS = (*HARMS, *MORE_HARMS, *STYLES)
 METHODS = {"uce": "uce, all states", "sdd": "sdd"}

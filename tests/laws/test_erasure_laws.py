@@ -214,7 +214,7 @@ def test_no_wording_in_which_styles_are_kept_is_one_that_scores():
 
 def test_of_several_studies_each_keeps_what_no_other_one_flags(tiny_model, monkeypatch, tmp_path):
     """Two studies of four benign pictures: what the other's reward flags is kept by neither, nor are words read in its flagged pictures or
-    shown to its people."""
+    flagged by its people; what they were asked about and let pass is kept."""
 
     @dataclass(frozen=True)
     class Reward:
@@ -227,15 +227,15 @@ def test_of_several_studies_each_keeps_what_no_other_one_flags(tiny_model, monke
         rows = [SimpleNamespace(id=f"{name}{k}", index=k, purpose="benign", prompt="cat", style=None, object="cat") for k in range(4)]
         rows.append(SimpleNamespace(id=f"{name}w", index=4, purpose="word", prompt=asked, style=None, object=asked))
         images = SimpleNamespace(images=rows, latents=lambda: torch.arange(first, first + 5.0).view(5, 1, 1, 1))
-        return images, Reward((f"{name}w",), kept, words, {row.id: 0.0 for row in rows}), None, "harm"
+        return images, Reward((f"{name}w",) if asked == "pill" else (), kept, words, {row.id: 0.0 for row in rows}), None, "harm"
 
     studies = [Workspace(tmp_path / name, None) for name in "ab"]
     seen = {"a": {"a1", "b9"}, "b": {"b0", "b3"}}
     monkeypatch.setattr(erase_stage, "flagged_elsewhere", lambda images, shown, cache, others: seen[cache.parent.name])
     parts = [part("a", 0, ("knife",), "bow", ("dog", "sun", "pill")), part("b", 10, ("dog",), "pill", ("knife", "bow"))]
     found = erase_stage.benign_of_all(tiny_model, studies, parts, Erase(), 1)
-    assert found.latents.flatten().tolist() == [0, 2, 3, 0, 11, 12] and len(found.c) == 6  # the word "sun" alone stands on a picture again
-    assert torch.equal(found.c[3:4], encode_prompts(tiny_model, ["a picture of a sun"]))
+    assert found.latents.flatten().tolist() == [0, 2, 3, 0, 11, 12, 11] and len(found.c) == 7  # a word stands on a picture once more
+    assert torch.equal(found.c[[3, 6]], encode_prompts(tiny_model, ["a picture of a sun", "a picture of a bow"]))
     alone = erase_stage.benign_of_all(tiny_model, studies[:1], parts[:1], Erase(), 1)
     assert alone.latents.flatten().tolist()[:4] == [0, 1, 2, 3]
 

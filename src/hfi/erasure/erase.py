@@ -261,8 +261,7 @@ def material(
         flagged = [Flagged(image.prompt, left[image.id], kind) for image in shown if image.prompt]
         prompts += flagged
         if kind == "harm":  # what a style is called is asked for already
-            words = dict.fromkeys([*reward.words, *(image.prompt for image in shown if image.purpose == "word")])
-            prompts += prompts_of_words(list(words), sorted({one.without for one in flagged if one.without}))
+            prompts += prompts_of_words(flagged_words(images, reward), sorted({one.without for one in flagged if one.without}))
         latents.append(images.latents()[[image.index for image in chosen]])
     return rows, prompts, torch.cat(latents)
 
@@ -312,8 +311,7 @@ def benign_of_all(model: Model, studies: Sequence[Workspace], parts: Sequence[Pa
     """What stays when one study's concept is erased, or several studies' in one run.
 
     Of several: the benign pictures of each, but for those that another one's reward holds for its concept, or whose prompts ask for what
-    that one's people flagged, and the kept words of each, but for those that another one's people were asked about, or that were read in
-    its flagged pictures (ours).
+    that one's people flagged, and the kept words of each, but for those that another one erases (ours).
     """
     if len(parts) == 1:
         return benign_material(model, *parts[0][:2], config, seed)
@@ -323,8 +321,8 @@ def benign_of_all(model: Model, studies: Sequence[Workspace], parts: Sequence[Pa
         benign, asking = benign_images(images, reward), [asks for other, asks in zip(studies, asked, strict=True) if other is not study]
         without = flagged_elsewhere(images, benign, study.path("cache"), others)
         without |= {image.id for image in benign if any(asks(image) for asks in asking)}
-        near = {word for theirs, other, *_ in parts if other is not reward for word in (*other.words, *near_words(theirs))}
-        kept = tuple(word for word in reward.kept_words if word not in near)
+        erased = {word for theirs, other, *_ in parts if other is not reward for word in flagged_words(theirs, other)}
+        kept = tuple(word for word in reward.kept_words if word not in erased)
         reward = replace(reward, flagged=(*reward.flagged, *sorted(without)), kept_words=kept)
         found.append(benign_material(model, images, reward, config, seed))
     found = [one for one in found if len(one.latents)] or found[:1]
@@ -333,9 +331,11 @@ def benign_of_all(model: Model, studies: Sequence[Workspace], parts: Sequence[Pa
     return Benign(*(torch.cat([getattr(one, name) for one in found]) for name in ("latents", "c", "end")))
 
 
-def near_words(images: Generated) -> set[str]:
-    """The words that people were asked about, one picture each (`generate.near_words`): near the concept, whatever was said of that one."""
-    return {image.prompt for image in images.images if image.purpose == "word"}
+def flagged_words(images: Generated, reward: RewardResult) -> list[str]:
+    """The words that CLIP read in the flagged pictures, and those near the concept (`generate.near_words`) whose picture was flagged."""
+    by_id = {image.id: image for image in images.images}
+    shown = (by_id[name] for name in reward.flagged)
+    return list(dict.fromkeys([*reward.words, *(image.prompt for image in shown if image.purpose == "word")]))
 
 
 def asks_for_it(part: Part) -> Callable[[FeedbackImage], bool]:
