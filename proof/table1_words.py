@@ -48,7 +48,8 @@ WHY = (
     "Where the captions that trained the model say the word itself of a concept's members (`by concept`), the word is nearly the "
     "oracle list, and a style's name is all of it. A soft token is one name more for the same pictures: an eraser told by tokens "
     "alone forgets the token, and the names much less unless its strength is raised. What guidance takes at inference it takes from "
-    "everything. The prompts of flagged pictures carry over to names at strength 1. The place of comparison is coarse: retention is "
+    "everything. Reward weights change nothing clear: the top-K holds flagged pictures alone, and choosing them may be all that the "
+    "reward has to do (of some concepts the two arms stand on studies made on two machines). The prompts of flagged pictures carry over to names at strength 1. The place of comparison is coarse: retention is "
     "of 128 pictures: one picture is 0.008 and the standard error at 0.95 about 0.02."
 )
 METHODS = ("negative_prompt", "sld", "esd", "uce", "sdd")
@@ -141,7 +142,7 @@ def at_level(before: dict, cell: dict, level: float = LEVEL) -> dict:
 
 def figures(found: Mapping[str, dict]) -> dict:
     """Rows technique x arm over the topics that have it, and the primary test of each technique."""
-    rows, tests, oracle, further, places = [], [], [], [], {}
+    rows, tests, oracle, weights, further, places = [], [], [], [], [], {}
     for method in METHODS:
         for name, title in ARMS.items():
             places[method, name] = by_topic = _places(found, method, name)
@@ -163,12 +164,14 @@ def figures(found: Mapping[str, dict]) -> dict:
             tests.append({**row, "p": round(row["p"], 4)})
         if row := _compared(found, places, method, "oracle"):
             oracle.append({name: value for name, value in row.items() if name != "p"})
+        if row := _compared(found, places, method, "equal"):
+            weights.append({name: value for name, value in row.items() if name != "p"})
         both = [_compared(found, places, method, arm, "prompts") or {} for arm in ("oracle", "word")]
         if any(both):  # the oracle list is of harms alone: the count of concepts is the word's
             further.append({name: value for name, value in {**both[0], **both[1]}.items() if name != "p"})
     for row, adjusted in zip(tests, holm([row["p"] for row in tests]), strict=True):
         row["p (Holm)"] = round(adjusted, 4)
-    parts = {"rates": rows, "primary test": tests, "against the oracle list": oracle}
+    parts = {"rates": rows, "primary test": tests, "against the oracle list": oracle, "what reward weights add": weights}
     parts |= {"with the prompts of flagged pictures (ours)": further, "by concept": _by_concept(places)}
     return {"parts": parts, **_verdict(tests, oracle)}
 

@@ -144,6 +144,9 @@ def test_the_primary_test_leaves_out_development_concepts_and_needs_the_same_pro
     assert test["concepts"] == 2 and test["HFI minus one word"]["value"] == -0.8 and test["p (Holm)"] < 0.05
     assert "weapon" in DEVELOPMENT and "not tested: negative_prompt" in figures["where_not"] and figures["shows"] is None
     assert {row["told by"]: row["rate at retention 0.95"]["value"] for row in figures["parts"]["rates"]} == {"one word": 0.9, "HFI": 0.1}
+    assert figures["parts"]["what reward weights add"] == []
+    (row,) = table1_words.figures({**found, "alcohol-uce-equal": made_up(10, {"1": (3, 10)})[1]})["parts"]["what reward weights add"]
+    assert row["concepts"] == 1 and row["HFI minus tokens, equal weights"]["value"] == -0.2
     found["alcohol-uce-hfi"] = made_up(10, {"1": (1, 10)}, asked="others")[1]
     with pytest.raises(AssertionError, match="same prompts"):
         table1_words.figures(found)
