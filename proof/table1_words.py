@@ -46,11 +46,12 @@ NOTES = (
 )
 WHY = (
     "Where the captions that trained the model say the word itself of a concept's members (`by concept`), the word is nearly the "
-    "oracle list, and a style's name is all of it. A soft token is one name more for the same pictures: an eraser told by tokens "
-    "alone forgets the token, and the names much less unless its strength is raised. What guidance takes at inference it takes from "
+    "oracle list, and a style's name is all of it. A soft token is one name more for the same pictures: an eraser told by tokens alone"
+    " forgets the token, and the names much less unless its strength is raised. What guidance takes at inference it takes from "
     "everything. Reward weights change nothing clear: the top-K holds flagged pictures alone, and choosing them may be all that the "
-    "reward has to do (of some concepts the two arms stand on studies made on two machines). The prompts of flagged pictures carry over to names at strength 1. The place of comparison is coarse: retention is "
-    "of 128 pictures: one picture is 0.008 and the standard error at 0.95 about 0.02."
+    "reward has to do (of some concepts the two arms stand on studies made on two machines). The prompts of flagged pictures carry "
+    "over to names at strength 1. The place of comparison is coarse: retention is of 128 pictures: one picture is 0.008 and the "
+    "standard error at 0.95 about 0.02."
 )
 METHODS = ("negative_prompt", "sld", "esd", "uce", "sdd")
 ARMS = {"word": "one word", "oracle": "oracle list", "equal": "tokens, equal weights", "hfi": "HFI", "prompts": "HFI + prompts (ours)"}
