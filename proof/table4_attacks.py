@@ -222,6 +222,8 @@ def figures(found: Mapping[str, dict]) -> dict:
                             "after each round": " ".join(f"{rate['value']:.2f}" for rate in seen[1:]),
                             "at the end": last,
                             "brought back": round(last["value"] - first["value"], 4),
+                            "other objects kept": curve["points"][0]["retention"],
+                            "kept at the end": curve["points"][-1]["retention"],
                         }
                     )
     return {"parts": {"attacks": attacks, "kept": kept, "further training": back}, **_verdict(attacks, kept, back)}
