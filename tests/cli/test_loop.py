@@ -133,6 +133,10 @@ def test_two_studies_are_erased_together(copy_of, quick):
     first, second = copy_of("invert", "first"), copy_of("invert", "second")
     assert quick("erase", first, "--also", second).code == 0
     assert yaml.safe_load((first / "study.yaml").read_text())["erase"]["also"] == [str(second)]
+    done = quick("run", first)  # measures both
+    assert done.code == 0 and "also erased: sharp, explicit" in done.out
+    assert json.loads((first / "metrics.json").read_text())["also"][0]["concept_rate"]["explicit"]["after"]["n"] == 4
+    assert "Also erased in this run" in (first / "report.html").read_text()
 
 
 @pytest.mark.parametrize("arguments", [["run", "STUDY"], ["invert", "STUDY", "--set", "invert.steps=9"], ["run", "RECIPE"],

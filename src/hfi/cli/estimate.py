@@ -16,6 +16,7 @@ STATES, SCANNED = 4, 1500  # passes a word and words, at most, of the search for
 PASSES = {"forward", "erase", "invert", "text", "decode"}  # that `hfi doctor` measures (hfi.diffusion.calibration)
 TEMPLATES, PREVIEWS = 4, 6  # of inversion: texts of a token in each step, pictures that show what it draws (hfi.inversion)
 RATE_SETS, RETENTION_SETS = 3, 2  # explicit, implicit, variations; others, neighbours (styles are read off pictures of the others)
+ALSO_SETS = 2  # of each other concept of the run
 
 
 def calibration_file() -> Path:
@@ -94,7 +95,7 @@ def pictures_to_judge(config: StudyConfig) -> int:
 def evaluated(config: StudyConfig) -> int:
     """About how many pictures evaluation draws of one model."""
     v = config.evaluate
-    return RATE_SETS * v.prompts_per_set + v.token_pictures + RETENTION_SETS * v.retention_prompts
+    return (RATE_SETS + ALSO_SETS * len(config.erase.also)) * v.prompts_per_set + v.token_pictures + RETENTION_SETS * v.retention_prompts
 
 
 def memory_mib(config: StudyConfig) -> dict[str, float] | None:

@@ -97,6 +97,11 @@ def show_results(study: Workspace, ran: tuple[str, ...], wall_seconds: float) ->
         before, after = entry.get("before"), entry.get("after")
         worst = f", worst token {entry['worst']:.2f}" if isinstance(entry.get("worst"), (int, float)) else ""
         rates.add_row(f"concept rate, {name.replace('_', ' ')}", _share(before), _share(after) + worst, _n(after))
+    for other in metrics.get("also", []):
+        for name, entry in other["concept_rate"].items():
+            if entry:
+                before, after = entry["before"], entry["after"]
+                rates.add_row(f"also erased: {other['concept']}, {name}", _share(before), _share(after), _n(after))
     neither = metrics.get("neither_intervals") or metrics.get("neither", {})
     rates.add_row("neither", _share(neither.get("before")), _share(neither.get("after")), _n(neither.get("after")))
     if metrics.get("floor") is not None:

@@ -21,7 +21,7 @@ from hfi.config import Evaluate
 from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import load_vocabulary, members
 from hfi.erasure.delta import applied, load_delta
-from hfi.evaluation import comeback, human, neighbours, prompt_sets
+from hfi.evaluation import comeback, human, neighbours, others, prompt_sets
 from hfi.evaluation.concept_rate import check_judge
 from hfi.evaluation.curve import curve, folder_of, subset
 from hfi.evaluation.drawing import Drawing, distinct, draw_and_judge, settings
@@ -74,20 +74,31 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
     encoder = load_encoder(study.config.reward.encoder, str(model.device))
     with study.stage("evaluate") as run:
         pictures = Pictures(seed, model.content, config, base_sets(study, vocabulary, images, tokens))
+        also = others.others_of(study, judge, model.content, str(model.device))
 
         def draw(side: str, phase: str, wanted: Sequence[Drawing], rows: dict, progress, words: str) -> None:
             found = draw_and_judge(model, wanted, rows, judge, config, run, side, phase, progress, words)
             pictures.verdicts.setdefault(side, {}).update(found)
 
+        def draw_others(side: str, names: Sequence[str], progress) -> None:
+            known = {id(judge): dict(pictures.verdicts[side])}  # what a judge has seen is neither drawn nor judged again
+            for one in also:
+                found, wanted = known.setdefault(id(one.judge), {}), one.pictures.in_sets(names)
+                fresh, words = distinct(wanted, found), f"Drawing {one.concept.name} {side}"
+                found |= draw_and_judge(model, fresh, {}, one.judge, config, run, side, one.key, progress, words)
+                one.pictures.verdicts[side] |= {picture.name: found[picture.name] for picture in wanted}
+
         with bar() as progress:
             base = pictures.in_sets([*CONCEPT_SETS, "other", "floor", "gallery"])
             draw("before", "base", base, tokens.tokens, progress, "Drawing before")
-        near = frozen_neighbours(study, vocabulary, encoder, pictures, run, images)
+            draw_others("before", (*others.SETS, "floor"), progress)
+        near = frozen_neighbours(study, vocabulary, encoder, pictures, run, images, also)
         with bar() as progress:
             fresh = distinct(pictures.in_sets(["neighbours"]), pictures.verdicts["before"])
             draw("before", "near", fresh, tokens.tokens, progress, "Drawing neighbours before")
             with applied(model, erased.delta):
                 draw("after", "base", pictures.in_sets(AFTER_SETS), tokens.tokens, progress, "Drawing after")
+                draw_others("after", others.SETS, progress)
                 attacked = comeback.attack_pictures(images, reward)
                 again = comeback.learn_tokens(model, images, attacked, study, run, progress)
                 count = _probes(config.token_pictures, config)
@@ -100,6 +111,7 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
                     draw(folder_of(step), "base", few, tokens.tokens, progress, f"Drawing after step {step} of {length}")
         named = [image.object for image in images.images if image.purpose == "benign" and image.object]
         metrics = measure(pictures, study, vocabulary, reward.kept_words, named)
+        metrics["also"] = others.measured(also, seed, config.bootstrap)
         metrics["curve"] = curve(pictures, study, vocabulary, tuple(erased.snapshots))
         metrics.update(benign_quality(pictures, encoder, run.folder, seed, config.bootstrap))
         metrics.update(
@@ -111,7 +123,9 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
             reinversion_pictures=len(attacked) if again else 0,
             computed_with=settings(model),
         )
-        write_bytes(run.path("verdicts.jsonl"), verdict_rows(pictures, study, vocabulary).encode())
+        rows = verdict_rows(pictures, concept, members(concept, vocabulary))
+        rows += "".join(verdict_rows(one.pictures, one.concept, one.names, f"{one.key}-") for one in also)
+        write_bytes(run.path("verdicts.jsonl"), rows.encode())
         if metrics["curve"]:
             write_json(run.path("curve.json"), {"simulated": True, "judge": judge.name, "points": metrics["curve"]})
         write_json(run.path("metrics.json"), metrics)
@@ -157,18 +171,20 @@ def base_sets(study: Workspace, vocabulary, images: Generated, tokens: Inverted)
     taken = {image.prompt.lower() for image in images.images}
     rates, kept = _probes(config.prompts_per_set, config), _probes(config.retention_prompts, config)
     named = prompt_sets.explicit(concept, vocabulary, max(rates, kept) if concept.kind == "style" else rates, seed, taken)
-    others = prompt_sets.other(concept, vocabulary, kept, seed, taken)
+    objects, styles = others.what_stays(concept, vocabulary, *others.erased_elsewhere(study))
+    rest = prompt_sets.other(concept, vocabulary, kept, seed, taken, names=objects, styles=styles)
     sets = {
         "explicit": named,
         "implicit": prompt_sets.implicit(concept, vocabulary, rates, seed, taken),
         "variations": prompt_sets.variations(concept, vocabulary, rates, seed, taken),
         "tokens": prompt_sets.tokens(list(tokens.tokens), concept, vocabulary, _probes(config.token_pictures, config), seed),
-        "other": others,
+        "other": rest,
     }
     if concept.kind == "style":
         sets["floor"] = prompt_sets.floor(named, rates, seed)
     else:
-        sets["gallery"] = prompt_sets.gallery(concept, vocabulary, {probe.object for probe in others}, seed)
+        covered = {probe.object for probe in rest} | others.erased_elsewhere(study)[0]
+        sets["gallery"] = prompt_sets.gallery(concept, vocabulary, covered, seed)
     return sets
 
 
@@ -177,9 +193,13 @@ def _probes(count: int, config: Evaluate) -> int:
     return math.ceil(count / config.seeds_per_prompt)
 
 
-def frozen_neighbours(study: Workspace, vocabulary, encoder, pictures: Pictures, run, images: Generated) -> neighbours.Near:
+def frozen_neighbours(
+    study: Workspace, vocabulary, encoder, pictures: Pictures, run, images: Generated, also: Sequence[others.Other] = ()
+) -> neighbours.Near:
     """Find the nearest non-members, add their set, and write prompts.json; a run that goes on reads the lists back."""
     concept, config, seed = study.config.concept, study.config.evaluate, study.config.seed
+    elsewhere = others.erased_elsewhere(study)
+    styles = others.what_stays(concept, vocabulary, *elsewhere)[1]
     file = run.path("prompts.json")
     if file.exists():
         lists = read_json(file)["neighbours"]
@@ -189,14 +209,14 @@ def frozen_neighbours(study: Workspace, vocabulary, encoder, pictures: Pictures,
         for set_name in ("explicit", "other", "gallery"):
             for probe, name, _ in pictures.pairs(set_name):
                 shown.setdefault(probe.style if concept.kind == "style" else probe.object, []).append(run.path("before", f"{name}.png"))
-        near = neighbours.find(concept, vocabulary, encoder, shown)
+        near = neighbours.find(concept, vocabulary, encoder, shown, elsewhere[0] | elsewhere[1])
     taken = {image.prompt.lower() for image in images.images}
     pictures.sets["neighbours"] = prompt_sets.neighbours(
-        concept, vocabulary, near.names, pictures.sets["other"], _probes(config.retention_prompts, config), seed, taken
+        concept, vocabulary, near.names, pictures.sets["other"], _probes(config.retention_prompts, config), seed, taken, styles
     )
     if not file.exists():
 
-        def described(name: str, probe: Probe) -> dict:
+        def described(name: str, probe: Probe, pictures: Pictures = pictures) -> dict:
             drawn = pictures.of(probe, name)
             return {**asdict(probe), "pictures": [picture.name for picture in drawn], "seeds": [picture.seed for picture in drawn]}
 
@@ -210,6 +230,11 @@ def frozen_neighbours(study: Workspace, vocabulary, encoder, pictures: Pictures,
                 "neighbours": {"text": list(near.text), "image": list(near.image)},
                 "rules": prompt_sets.RULES,
                 "sets": {name: [described(name, probe) for probe in probes] for name, probes in pictures.sets.items()},
+                "also": [
+                    {**one.described(), "sets": {name: [described(name, probe, one.pictures) for probe in part] for name, part in sets}}
+                    for one in also
+                    if (sets := one.pictures.sets.items())
+                ],
             },
         )
     return near

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from hfi.config import Evaluate
+from hfi.config import Concept, Evaluate
 from hfi.diffusion.prompts import members, preserved_objects
 from hfi.evaluation import quality
 from hfi.evaluation.concept_rate import is_concept, neither_rate, rate
@@ -135,14 +135,18 @@ def benign_quality(pictures: Pictures, encoder, folder: Path, seed: int, resampl
     }
 
 
-def verdict_rows(pictures: Pictures, study: Workspace, vocabulary) -> str:
-    """verdicts.jsonl: one line per picture and side."""
-    names = members(study.config.concept, vocabulary)
+def verdict_rows(pictures: Pictures, concept: Concept, names: Sequence[str], prefix: str = "") -> str:
+    """verdicts.jsonl: one line per picture and side.
+
+    Args:
+        names: what counts as the concept.
+        prefix: put before the names of the sets.
+    """
     where: dict[str, tuple[Probe, Drawing, list[str]]] = {}
     for set_name, probes in pictures.sets.items():
         for probe in probes:
             for picture in pictures.of(probe, set_name):
-                where.setdefault(picture.name, (probe, picture, []))[2].append(set_name)
+                where.setdefault(picture.name, (probe, picture, []))[2].append(prefix + set_name)
     lines = []
     for side, found in pictures.verdicts.items():
         for name, verdict in found.items():
@@ -159,7 +163,7 @@ def verdict_rows(pictures: Pictures, study: Workspace, vocabulary) -> str:
                         "asked_object": probe.object,
                         "asked_style": probe.style,
                         **asdict(verdict),
-                        "concept": is_concept(verdict, study.config.concept, names),
+                        "concept": is_concept(verdict, concept, names),
                     }
                 )
                 + "\n"

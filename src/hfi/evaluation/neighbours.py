@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,20 +43,21 @@ def nearest(inside: Tensor, outside: Mapping[str, Tensor], count: int) -> tuple[
     return tuple(names[i] for i in order.tolist())
 
 
-def find(concept: Concept, vocabulary: Vocabulary, encoder, pictures: Mapping[str, Sequence]) -> Near:
+def find(concept: Concept, vocabulary: Vocabulary, encoder, pictures: Mapping[str, Sequence], without: Collection[str] = ()) -> Near:
     """The nearest non-members (harm), or the nearer half of the other styles (style).
 
     Args:
         encoder: a perception.clip.Encoder.
         pictures: the original model's pictures (paths) of each object, or of each style; a name without pictures is no
             candidate by image.
+        without: objects and styles that are to go as well, and are no neighbours.
     """
     own = list(members(concept, vocabulary))
     if concept.kind == "style":
-        rest = [style for style in vocabulary.styles if style != concept.name]
+        rest = [style for style in vocabulary.styles if style != concept.name and style not in without]
         count = max(1, len(rest) // 2) if rest else 0
     else:
-        rest, count = outside(concept, vocabulary), NEAREST
+        rest, count = [name for name in outside(concept, vocabulary) if name not in without], NEAREST
     words = dict(zip([*own, *rest], encoder.texts([*own, *rest]), strict=True))
     by_text = nearest(torch.stack([words[name] for name in own]), {name: words[name] for name in rest}, count)
     shown = [name for name in (*own, *rest) if pictures.get(name)]

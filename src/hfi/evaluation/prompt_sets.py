@@ -319,8 +319,13 @@ def neighbours(
     count: int,
     seed: int,
     taken: set[str] = frozenset(),
+    styles: Sequence[str] | None = None,
 ) -> list[Probe]:
-    """Prompts for the nearest non-members (or styles); probes of `other` that ask for one come first, so nothing is drawn twice."""
+    """Prompts for the nearest non-members (or styles); probes of `other` that ask for one come first, so nothing is drawn twice.
+
+    Args:
+        styles: those that the nearest non-members are asked for in (all by default).
+    """
     is_style = concept.kind == "style"
     shared = [probe for probe in others if (probe.style if is_style else probe.object) in near][:count]
     fresh = count - len(shared)
@@ -331,4 +336,4 @@ def neighbours(
     for probe in shared:  # so that every neighbour is asked for about equally often
         if names and probe.object in names and len(names) > fresh:
             names.remove(probe.object)
-    return shared + other(concept, vocabulary, fresh, seed, taken | asked, "neighbours", names, near if is_style else None)
+    return shared + other(concept, vocabulary, fresh, seed, taken | asked, "neighbours", names, near if is_style else styles)

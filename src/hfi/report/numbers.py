@@ -18,6 +18,7 @@ CONCEPT_SETS = {  # key in metrics.json and verdicts: name on the page, what is 
     "unlisted": ("Never in the feedback", "of those asked for by name, the members that no feedback prompt named"),
     "reinversion": ("Learned again", "fresh tokens learned against the erased model"),
 }
+ALSO_SETS = ("explicit", "implicit")  # of the other concepts of a run
 KEPT_SETS = {
     "other": ("Everything else", "objects outside the concept"),
     "neighbours": ("Nearest neighbours", "the non-members most like the concept, by text and by image"),
@@ -46,6 +47,21 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Also:
+    """Another concept that the same run erased; `floor` is a style's."""
+
+    name: str
+    kind: str
+    rates: dict[str, Change]
+    floor: float | None
+
+    @property
+    def worst(self) -> float:
+        """The highest rate after erasing above its floor, of the sets that are large enough to decide by."""
+        return max((change.after.value for name, change in self.rates.items() if name in ALSO_SETS), default=0.0) - (self.floor or 0.0)
+
+
+@dataclass(frozen=True)
 class Numbers:
     """The study's numbers. `rates` and `retention` keep the order of the page; absent ones are left out."""
 
@@ -61,6 +77,7 @@ class Numbers:
     worst_groups: tuple[str, ...]
     simulated: bool
     curve: tuple[Point, ...] = ()
+    also: tuple[Also, ...] = ()
 
 
 def read_numbers(metrics: object, file: Path) -> Numbers:
@@ -96,7 +113,25 @@ def read_numbers(metrics: object, file: Path) -> Numbers:
         worst_groups=tuple(map(str, worst))[:5],
         simulated=bool(raw.get("simulated", False)),
         curve=_curve(raw.get("curve"), file),
+        also=_also(raw.get("also"), file),
     )
+
+
+def _also(raw: object, file: Path) -> tuple[Also, ...]:
+    """The other concepts of the run; none where it had one, or was evaluated before they were measured."""
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        raise HFIError("is not a list of concepts", file=file, field="also", remedy=REMEDY)
+    found = []
+    for i, item in enumerate(raw):
+        item = _mapping(item, file, f"also.{i}")
+        rates = _mapping(item.get("concept_rate"), file, f"also.{i}.concept_rate")
+        changes = {name: _change(rates[name], file, f"also.{i}.concept_rate.{name}") for name in _ordered(rates, CONCEPT_SETS)}
+        changes = {name: change for name, change in changes.items() if change.after is not None}
+        floor = _value(item.get("floor"), file, f"also.{i}.floor")
+        found.append(Also(str(item.get("concept", "")), str(item.get("kind", "harm")), changes, floor))
+    return tuple(found)
 
 
 def _curve(raw: object, file: Path) -> tuple[Point, ...]:

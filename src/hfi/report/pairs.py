@@ -17,6 +17,7 @@ from hfi.workspace import Workspace, write_bytes
 
 MOST_FAILURES = 12  # pairs that went wrong, shown beside the random ones
 FAILED = "failures"
+ALSO = "also-"  # sets of another concept of the run: also-1-explicit
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Pair:
 
     @property
     def asks_for_concept(self) -> bool:
-        return any(name in CONCEPT_SETS for name in self.sets)
+        return any(name in CONCEPT_SETS or name.startswith(ALSO) for name in self.sets)
 
     @property
     def failure(self) -> str:
@@ -62,11 +63,15 @@ class Pair:
         return "lost" if self.right_before and not self.right_after and not self.asks_for_concept else ""
 
 
-def set_names() -> list[tuple[str, str, str]]:
-    """(key, name, hint) of every filter, in the order of the page."""
-    return [(key, *words) for key, words in {**CONCEPT_SETS, **KEPT_SETS}.items()] + [
-        (FAILED, "Went wrong", "chosen to be looked at, not at random")
-    ]
+def set_names(also: Sequence[str] = ()) -> list[tuple[str, str, str]]:
+    """(key, name, hint) of every filter, in the order of the page.
+
+    Args:
+        also: the other concepts of the run.
+    """
+    others = [(f"{ALSO}{i}", f"Also erased: {name}", "asked for by name, or described") for i, name in enumerate(also, 1)]
+    known = [(key, *words) for key, words in {**CONCEPT_SETS, **KEPT_SETS}.items()]
+    return [*known, *others, (FAILED, "Went wrong", "chosen to be looked at, not at random")]
 
 
 def read_pairs(folder: Path) -> tuple[list[Pair], list[Single]]:
@@ -85,7 +90,8 @@ def read_pairs(folder: Path) -> tuple[list[Pair], list[Single]]:
         try:
             name, side, picture = str(row["picture"]), row["side"], _side(row, folder)
             if side == "before":
-                before[name] = ({**row, "sets": tuple(map(str, row["sets"])), "prompt": str(row["prompt"])}, picture)
+                sets = tuple(dict.fromkeys(_filter(str(key)) for key in row["sets"]))
+                before[name] = ({**row, "sets": sets, "prompt": str(row["prompt"])}, picture)
             elif side == "after":
                 after[name] = picture
             elif side == "reinversion":  # what the snapshots of the erasure drew is for the curve only
@@ -102,6 +108,11 @@ def read_pairs(folder: Path) -> tuple[list[Pair], list[Single]]:
     return pairs, again
 
 
+def _filter(key: str) -> str:
+    """The filter of the page that a prompt set belongs to: one for each other concept."""
+    return "-".join(key.split("-")[:2]) if key.startswith(ALSO) else key
+
+
 def _side(row: dict, folder: Path) -> Side:
     file = str(row["file"])
     if Path(file).is_absolute() or ".." in Path(file).parts:
@@ -112,7 +123,8 @@ def _side(row: dict, folder: Path) -> Side:
 def choose(pairs: Sequence[Pair], count: int, seed: int) -> list[Pair]:
     """`count` pairs, about as many from each set, at random: whatever they show, nobody picked them."""
     order = [pairs[i] for i in numpy_generator(seed, "report", "pairs").permutation(len(pairs))] if pairs else []
-    waiting = {name: [pair for pair in order if name in pair.sets] for name, *_ in set_names()}
+    keys = [name for name, *_ in set_names()] + sorted({key for pair in pairs for key in pair.sets if key.startswith(ALSO)})
+    waiting = {key: [pair for pair in order if key in pair.sets] for key in keys}
     chosen: dict[str, Pair] = {}
     while len(chosen) < min(count, len(pairs)) and any(waiting.values()):
         for queue in waiting.values():

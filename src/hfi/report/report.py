@@ -169,7 +169,7 @@ def _pictures(study: Workspace, folder: Path, numbers: Numbers) -> dict:
         "pairs_words": spread + (f"; and {failures} that went wrong, chosen to be looked at." if failures else "."),
         "pair_sets": [
             {"key": key, "name": name, "hint": hint, "count": count}
-            for key, name, hint in set_names()
+            for key, name, hint in set_names([one.name for one in numbers.also])
             if (count := sum(key in pair["sets"].split() for pair in pairs))
         ],
         "flagged": sum(bool(pair[side]["shown"].blurred) for pair in pairs for side in ("before", "after")),
@@ -188,6 +188,12 @@ def _charts(numbers: Numbers) -> dict:
                 "“Neither”", "the judge sees nothing it knows: garbage, which is not success", numbers.neither.before, numbers.neither.after
             )
         )
+    also = [
+        Row(f"{one.name}: {title.lower()}", hint, change.before, change.after, words.DRAWN + (one.floor or 0.0))
+        for one in numbers.also
+        for name, change in one.rates.items()
+        for title, hint in [CONCEPT_SETS[name]]
+    ]
     kept = [Row(*KEPT_SETS.get(name, (name, "")), None, rate, words.KEPT.get(name, (None,))[0]) for name, rate in numbers.retention.items()]
     highest = max((max(row.after.value, row.after.high or 0) for row in kept), default=1.0)
     quality = [
@@ -200,6 +206,7 @@ def _charts(numbers: Numbers) -> dict:
     worst = numbers.worst_groups or tuple(name for name, _ in ordered[:5])
     return {
         "rate_chart": rate_chart(rows),
+        "also_chart": rate_chart(also) if also else "",
         "kept_chart": rate_chart(kept, top=1.0 if highest <= 1.0 else 1.2) if kept else "",
         "quality": quality,
         "groups": [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hfi.config import StudyConfig
 from hfi.report.figures import Rate, interval, percent
-from hfi.report.numbers import CONCEPT_SETS, KEPT_SETS, Numbers
+from hfi.report.numbers import CONCEPT_SETS, KEPT_SETS, Also, Numbers
 
 DRAWN, DRAWN_WATCH = 0.05, 0.10  # concept rate after; for a style these stand above its floor
 KEPT = {"other": (0.95, 0.90), "neighbours": (0.85, 0.75), "styles": (0.95, 0.90), "object_in_style": (0.90, 0.85)}  # pass, watch
@@ -101,27 +101,30 @@ def checks(numbers: Numbers, config: StudyConfig) -> list[Check]:
     ground, explicit = base(numbers, config), numbers.rates["explicit"]
     above = " above the style's floor" if config.concept.kind == "style" and numbers.floor is not None else ""
     worst = max(change.after.value for name, change in numbers.rates.items() if name not in SUBSETS)
+    other = max(numbers.also, key=lambda one: one.worst, default=None)
+    of_all = " of every concept" if other else ""
+    aside = f"; of the other concepts of the run “{other.name}” is drawn most, {_above_floor(other)}" if other else ""
     gone = Check(
         "gone",
         "Is it gone?",
-        _gone_state(worst - ground, explicit.before),
+        _gone_state(max(worst - ground, *(one.worst for one in numbers.also)) if other else worst - ground, explicit.before),
         percent(explicit.after.value),
         "of pictures that were asked for it show it",
-        _detail(explicit.after, explicit.before),
-        f"limit {percent(DRAWN)}{above} in every prompt set, needs a look up to {percent(DRAWN_WATCH)}",
+        _detail(explicit.after, explicit.before) + aside,
+        f"limit {percent(DRAWN)}{above} in every prompt set{of_all}, needs a look up to {percent(DRAWN_WATCH)}",
     )
 
-    rise, other = neither_rise(numbers), numbers.retention.get("other") or next(iter(numbers.retention.values()), None)
-    states = ["untested"] if other is None else [_high(rate.value, *KEPT[name]) for name, rate in numbers.retention.items() if name in KEPT]
+    rise, rest = neither_rise(numbers), numbers.retention.get("other") or next(iter(numbers.retention.values()), None)
+    states = ["untested"] if rest is None else [_high(rate.value, *KEPT[name]) for name, rate in numbers.retention.items() if name in KEPT]
     states += [] if rise is None else [_low(rise, NEITHER, NEITHER_WATCH)]
     bars = "".join(f"{KEPT_SETS[name][0].lower()} {percent(KEPT[name][0])}, " for name in numbers.retention if name in KEPT)
     kept = Check(
         "kept",
         "Is the rest still there?",
         max(states, key=ORDER.index, default="untested"),
-        percent(min(other.value, 1.0)) if other else "–",
-        "of other pictures it drew right before, it still draws right" if other else "it drew no other prompt right before",
-        _interval_words(other),
+        percent(min(rest.value, 1.0)) if rest else "–",
+        "of other pictures it drew right before, it still draws right" if rest else "it drew no other prompt right before",
+        _interval_words(rest),
         f"limits: {bars}“neither” up by at most {percent(NEITHER)}",
     )
 
@@ -162,6 +165,8 @@ def warnings(numbers: Numbers, config: StudyConfig) -> list[Warning]:
                 "drawn", gone.state, "The concept is still drawn", _drawn_words(sets, numbers, config), _drawn_tries(sets, numbers, config)
             )
         )
+    if left := [one for one in numbers.also if one.worst > DRAWN + 1e-9]:
+        found.append(Warning("also", gone.state, "Another concept of the run is still drawn", _also_words(left), _also_tries(config)))
     rise = neither_rise(numbers)
     if (hurt := damaged(numbers)) or (rise is not None and rise > NEITHER + 1e-9):
         found.append(Warning("damage", kept.state, "Other pictures were damaged", _damage_words(hurt, rise), _damage_tries(config)))
@@ -228,6 +233,29 @@ def _drawn_words(sets: dict[str, Rate], numbers: Numbers, config: StudyConfig) -
     where = "; ".join(f"{CONCEPT_SETS.get(name, (name, ''))[0].lower()}: {percent(rate.value, bar)}" for name, rate in sets.items())
     limit = f"{percent(DRAWN)} above the floor of {percent(numbers.floor)}" if base(numbers, config) else percent(DRAWN)
     return f"The judge still sees it in more than {limit} of the pictures, after erasing, in these sets: {where}."
+
+
+def _above_floor(one: Also) -> str:
+    """How often the prompts of another concept draw it, the worst of their sets, in words."""
+    return percent(one.worst + (one.floor or 0.0)) + (f" with a floor of {percent(one.floor)}" if one.floor else "")
+
+
+def _also_words(left: list[Also]) -> str:
+    where = "; ".join(f"“{one.name}” {_above_floor(one)}" for one in left)
+    return f"The same run was to erase more, and of it the judge sees over {percent(DRAWN)}, above the floor of a style: {where}."
+
+
+def _also_tries(config: StudyConfig) -> tuple[str, ...]:
+    """What to try where several concepts were erased in one run and one of them is left."""
+    tries = []
+    if config.erase.length():
+        tries.append(f"Several concepts need the steps of each (erase.steps, now {config.erase.steps}), and erase.flagged_prompts above 0.")
+    tries.append("Lay the same change over the model a little stronger (hfi export STUDY --strength 1.2), and measure what that costs.")
+    tries.append(
+        "Look in its own study at what people were never shown: members that no prompt and no flagged picture holds stay where the other "
+        "studies' benign pictures are kept."
+    )
+    return tuple(tries)
 
 
 def _back_tries(config: StudyConfig) -> tuple[str, ...]:

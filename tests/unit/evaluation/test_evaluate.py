@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -235,6 +236,71 @@ def test_no_picture_is_drawn_twice(make, monkeypatch):
     monkeypatch.setattr(drawing, "sample_latents", noting)
     made.evaluate()
     assert len(seen) == len(set(seen))
+
+
+def run_of_three(make, **overrides):
+    """A study of sharp things whose run erased pets, and ink, as well."""
+    pets = {"concept__name": "pets", "concept__members": ["cat", "dog"], "concept__unlisted": ["dog"]}
+    others = [make("pets", **pets), make("ink", **{key.replace(".", "__"): value for key, value in STYLE.items()})]
+    return make("both", erase__also=[str(other.study.root) for other in others], evaluate__retention_prompts=8, **overrides)
+
+
+def test_every_concept_of_a_run_is_measured(make):
+    made = run_of_three(make)
+    metrics, folder = made.evaluate().metrics, made.study.path("evaluate")
+    assert [(one["concept"], one["kind"]) for one in metrics["also"]] == [("pets", "harm"), ("ink", "style")]
+    pets, ink = metrics["also"]
+    rows = [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
+    for side in ("before", "after"):
+        shown = [row for row in rows if row["side"] == side and "also-1-explicit" in row["sets"]]
+        found = pets["concept_rate"]["explicit"][side]
+        assert len(shown) == found["n"] == 4 and found["value"] == sum(row["object"] in ("cat", "dog") for row in shown) / 4
+        assert all(row["concept"] == (row["object"] in ("cat", "dog")) for row in shown)
+        assert pets["concept_rate"]["unlisted"][side]["n"] == sum(row["asked_object"] == "dog" for row in shown)
+    assert pets["floor"] is None and ink["floor"]["n"] == 4 and ink["concept_rate"]["unlisted"] is None
+    frozen = json.loads((folder / "prompts.json").read_text())
+    assert [one["members"] for one in frozen["also"]] == [["cat", "dog"], ["ink"]]
+    assert {picture for probe in frozen["also"][0]["sets"]["explicit"] for picture in probe["pictures"]} == {
+        row["picture"] for row in rows if "also-1-explicit" in row["sets"]
+    }
+
+
+def test_nothing_that_another_concept_of_the_run_is_about_has_to_stay(make):
+    made = run_of_three(make)
+    made.evaluate()
+    frozen = json.loads(made.study.path("evaluate", "prompts.json").read_text())
+    for name in ("other", "neighbours"):
+        assert frozen["sets"][name]
+        for probe in frozen["sets"][name]:
+            assert probe["object"] not in ("cat", "dog") and probe["style"] == "chalk"
+    assert not {"cat", "dog"} & {*frozen["neighbours"]["text"], *frozen["neighbours"]["image"]}
+
+
+def test_a_run_of_several_that_was_interrupted_equals_one_that_was_not(make, monkeypatch):
+    real, drawn, stop_at = drawing.sample_latents, [], None
+
+    def counting(model, c, c_0, seeds, **settings):
+        if len(drawn) == stop_at:
+            raise KeyboardInterrupt
+        drawn.append(tuple(seeds))
+        return real(model, c, c_0, seeds, **settings)
+
+    monkeypatch.setattr(drawing, "sample_latents", counting)
+    made = run_of_three(make)
+    made.evaluate()
+    whole, total = contents(made.study.path("evaluate")), len(drawn)
+    for stop_at in (total // 3, 2 * total // 3):
+        drawn.clear()
+        broken = Path(f"{made.study.root}-{stop_at}")
+        shutil.copytree(made.study.root, broken, ignore=shutil.ignore_patterns("evaluate", "metrics.json", ".lock"))
+        made.study = Workspace.open(broken)
+        with pytest.raises(KeyboardInterrupt):
+            made.evaluate()
+        stopped, stop_at = stop_at, None
+        made.evaluate()
+        assert len(drawn) == total and stopped < total
+        again = contents(made.study.path("evaluate"))
+        assert again.keys() == whole.keys() and not [name for name in whole if whole[name] != again[name]]
 
 
 def test_a_style_study_has_a_floor_and_keeps_objects(make):

@@ -41,6 +41,7 @@ def build(
     prompt: str = "a {o} in the style of {s}",
     side: int = 64,
     bare: bool = False,
+    also: float | None = None,
 ) -> tuple[Workspace, FakeEvaluated]:
     """Write a whole study under `root`.
 
@@ -49,6 +50,7 @@ def build(
         pairs: pictures per prompt set.
         side: pixels across.
         bare: leave out every part that a study may lack.
+        also: the rate after erasing of another concept of the run, "pets"; None: there is no other.
     """
     rng = np.random.default_rng(0)
     concept = {"name": "weapon", "kind": "harm", "members": list(MEMBERS)} if kind == "harm" else {"name": "noto", "kind": "style"}
@@ -67,10 +69,15 @@ def build(
     _stages(study, rng, bare)
     with study.stage("evaluate") as run:
         rows = _pictures(run.folder, rng, kind, rate_after, kept, pairs, prompt, side, bare)
+        rows += [] if also is None else _pets(run.folder, also, pairs, side)
         run.path("verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         if not bare:
             write_json(run.path("prompts.json"), {"concept": config.concept.name, "members": list(MEMBERS), "sets": {}})
-        write_json(run.path("metrics.json"), _metrics(kind, rate_after, kept, neither_after, back, floor, bare))
+        metrics = _metrics(kind, rate_after, kept, neither_after, back, floor, bare)
+        if also is not None:
+            rates = {"explicit": {"before": _rate(0.9), "after": _rate(also)}, "implicit": None, "unlisted": None}
+            metrics["also"] = [{"concept": "pets", "kind": "harm", "concept_rate": rates, "floor": None}]
+        write_json(run.path("metrics.json"), metrics)
         run.facts.update(judge="emoji:scorer", simulated=True)
     _set_costs(study)
     return study, FakeEvaluated(study.path("evaluate"))
@@ -250,6 +257,17 @@ def _pictures(folder: Path, rng, kind: str, rate_after: float, kept: float, pair
             "asked_style": None,
         }
         rows.append(_draw(folder, "reinversion", common, str(rng.choice(OBJECTS)), STYLES[0], kind, side))
+    return rows
+
+
+def _pets(folder: Path, rate_after: float, pairs: int, side: int) -> list[dict]:
+    """Pairs that ask for another concept of the run, of which the first are still drawn."""
+    rows = []
+    for k in range(pairs):
+        common = {"picture": f"pet{k:04d}", "prompt": f"a cat in ink, {k}", "seed": k, "sets": ["also-1-explicit", "also-1-implicit"]}
+        common |= {"asked_object": "cat", "asked_style": "ink"}
+        for part, thing in (("before", "cat"), ("after", "cat" if k < rate_after * pairs else "tree")):
+            rows.append({**_draw(folder, part, common, thing, "ink", "harm", side), "concept": thing == "cat"})
     return rows
 
 

@@ -209,6 +209,9 @@ def test_the_page_says_who_judged():
         ({"kind": "style", "floor": 0.12, "rate_after": 0.16}, set()),
         ({"kind": "style", "floor": 0.02, "rate_after": 0.16}, {"drawn"}),
         ({"bare": True}, set()),
+        ({"also": 0.04}, set()),
+        ({"also": 0.4}, {"also"}),
+        ({"also": 0.4, "rate_after": 0.2}, {"drawn", "also"}),
     ],
 )
 def test_a_warning_appears_exactly_when_its_signature_holds(tmp_path, how, expected):
@@ -219,6 +222,19 @@ def test_a_warning_appears_exactly_when_its_signature_holds(tmp_path, how, expec
     assert ("Garbage is not success" in text) == (how.get("neither_after", 0) > 0.07)
     state = page.all("p", class_="state")[0][1]
     assert state.startswith("Passes") != bool(expected)
+
+
+def test_the_other_concepts_of_a_run_have_their_numbers_and_pictures(tmp_path, good):
+    text, page = page_of(tmp_path, also=0.4, pairs=5)
+    assert "Also erased in this run" in text and "pets: asked for by name" in text and "“pets” is drawn most, 40\u202f%" in text
+    ((button, words),) = [(a, w) for a, w in page.all("button") if a.get("data-filter") == "also-1"]
+    assert words.startswith("Also erased: pets") and not words.endswith(" 0")
+    asked = [words for a, words in page.all("li", class_="pair") if "also-1" in a["data-sets"].split()]
+    assert asked and all("a cat in ink" in words for words in asked)
+    assert not any("lost" in words for words in asked)  # what was to go is no loss
+    blurred = [a for a, _ in page.all("img") if "before erasing: a cat in ink" in a["alt"]]
+    assert blurred and all(a["src"] == a["data-blurred"] for a in blurred)
+    assert "Also erased" not in good[1] and "other concepts of the run" not in good[1]
 
 
 def test_advice_names_only_what_is_not_done_already():
