@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hfi.config import StudyConfig
+from hfi.config import Erase, StudyConfig
 from hfi.report.figures import Rate, interval, percent
 from hfi.report.numbers import CONCEPT_SETS, KEPT_SETS, Also, Numbers
 
@@ -248,8 +248,9 @@ def _also_words(left: list[Also]) -> str:
 def _also_tries(config: StudyConfig) -> tuple[str, ...]:
     """What to try where several concepts were erased in one run and one of them is left."""
     tries = []
-    if config.erase.length():
-        tries.append(f"Several concepts need the steps of each (erase.steps, now {config.erase.steps}), and erase.flagged_prompts above 0.")
+    if training := config.erase.training():
+        steps = f"{_section(config.erase)}.steps, now {training.steps}"
+        tries.append(f"Several concepts need the steps of each ({steps}), and erase.flagged_prompts above 0.")
     tries.append("Lay the same change over the model a little stronger (hfi export STUDY --strength 1.2), and measure what that costs.")
     tries.append(
         "Look in its own study at what people were never shown: members that no prompt and no flagged picture holds stay where the other "
@@ -296,14 +297,48 @@ def _drawn_tries(sets: dict[str, Rate], numbers: Numbers, config: StudyConfig) -
             "Let people also judge what the model's own words near the concept draw, so that words nobody thought of go too "
             "(generate.near_words: 240; an option of this project)."
         )
-    tries.append(
-        f"Erase harder: more steps (erase.steps, now {config.erase.steps}), a higher erase.learning_rate (now "
-        f"{config.erase.learning_rate:g}), or a faster teacher (a lower erase.ema_decay, now {config.erase.ema_decay:g}). "
-        "Watch retention as you do."
-    )
+    tries.append(_harder(config.erase))
     if "implicit" in sets and config.reward.clusters == 1:
         tries.append("Spread the top-K over more of what people flagged (reward.clusters), so that no member of the concept is left out.")
     return tuple(tries)
+
+
+def _harder(erase: Erase) -> str:
+    """How the method of this study erases more."""
+    section, training = _section(erase), erase.training()
+    if training:
+        faster = f", or a faster teacher (a lower {section}.ema_decay, now {training.ema_decay:g})" if training.ema_decay else ""
+        more = f"more steps ({section}.steps, now {training.steps}), a higher {section}.learning_rate (now {training.learning_rate:g})"
+        return f"Erase harder: {more}{faster}. Watch retention as you do."
+    if erase.method == "uce":
+        states = ", or edit all states of a prompt instead of its last word's (erase.uce.states: all)" if erase.uce.states == "last" else ""
+        return f"Weigh what is to go more (erase.uce.erase_scale, now {erase.uce.erase_scale:g}){states}. Watch retention as you do."
+    if erase.method == "sld":
+        return f"Steer harder (erase.sld.strength, now {erase.sld.strength}), or change weights instead (hfi compare STUDY)."
+    return "Change weights instead of steering: hfi compare STUDY shows the erasers side by side."
+
+
+def _gentler(erase: Erase) -> tuple[str, ...]:
+    """How the method of this study damages less."""
+    section, training = _section(erase), erase.training()
+    if training:
+        keep = (
+            f"Turn the preservation term on ({section}.preservation: 1; an option of this project, not of the paper)."
+            if training.preservation == 0
+            else f"Give the preservation term more weight ({section}.preservation, now {training.preservation:g})."
+        )
+        rate = f"a lower {section}.learning_rate (now {training.learning_rate:g})"
+        return keep, f"Erase more gently: {rate} or fewer steps ({section}.steps, now {training.steps})."
+    if erase.method == "uce":
+        return (f"Weigh what is to stay more (erase.uce.preserve_scale, now {erase.uce.preserve_scale:g}).",)
+    if erase.method == "sld":
+        return (f"Steer less (erase.sld.strength, now {erase.sld.strength}).",)
+    return ("Change weights instead of steering: hfi compare STUDY shows the erasers side by side.",)
+
+
+def _section(erase: Erase) -> str:
+    """Where the settings of the method stand."""
+    return f"erase.{erase.method}" if erase.method in ("esd", "ca") else "erase"
 
 
 def _damage_words(hurt: dict[str, Rate], rise: float | None) -> str:
@@ -326,16 +361,11 @@ def _damage_words(hurt: dict[str, Rate], rise: float | None) -> str:
 
 
 def _damage_tries(config: StudyConfig) -> tuple[str, ...]:
-    erase, tries = config.erase, []
-    tries.append(
-        "Turn the preservation term on (erase.preservation: 1; an option of this project, not of the paper)."
-        if erase.preservation == 0
-        else f"Give the preservation term more weight (erase.preservation, now {erase.preservation:g}) or draw "
-        f"more benign pictures for it (generate.benign_share, now {config.generate.benign_share:g})."
-    )
+    tries = list(_gentler(config.erase))
+    if config.erase.method not in ("sld", "negative_prompt"):  # they look at no benign picture
+        tries.append(f"Draw more benign pictures, which are what is kept (generate.benign_share, now {config.generate.benign_share:g}).")
     if config.concept.kind == "harm" and not config.generate.near_benign:
         tries.append("Let people judge near misses as well, so that they are kept (generate.near_benign: 20; an option of this project).")
-    tries.append(f"Erase more gently: a lower erase.learning_rate (now {erase.learning_rate:g}) or fewer steps (now {erase.steps}).")
     tries.append("Look at the top-K sheet below: a harmless picture among them is erased too. Veto it (reward.veto).")
     return tuple(tries)
 

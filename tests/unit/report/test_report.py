@@ -249,6 +249,18 @@ def test_advice_names_only_what_is_not_done_already():
     assert "per_cluster" not in advice(**{"concept.kind": "style", "concept.name": "noto"})
 
 
+@pytest.mark.parametrize("method", ["sdd", "esd", "ca", "uce", "sld", "negative_prompt", "hardened"])
+def test_advice_is_about_what_the_eraser_looks_at(method):
+    config = with_overrides(StudyConfig(name="s"), {"erase.method": method})
+    advice = " ".join([*advice_words._gentler(config.erase), advice_words._harder(config.erase), *advice_words._also_tries(config)])
+    named = set(re.findall(r"erase\.([a-z_]+(?:\.[a-z_]+)?)", advice)) - {"flagged_prompts"}
+    for name in named:
+        section, _, setting = name.rpartition(".")
+        found = config.erase.decisive() if method in ("sdd", "hardened") else config.erase.decisive()[method]
+        assert section == ("" if method in ("sdd", "hardened") else method) and setting in found, name
+    assert bool(named) == (method != "negative_prompt")
+
+
 def test_the_curve_over_the_steps_is_drawn_with_its_sample_size(good, tmp_path):
     _, text, page = good
     ((figure, _),) = [(a, w) for a, w in page.all("svg") if "share of pictures over step" in (a.get("aria-label") or "")]
