@@ -85,7 +85,7 @@ def _together(found: Mapping[str, dict]) -> str:
     """Which other concepts the same run erased."""
     first, *others = found["erase"].get("facts", {}).get("concepts") or [""]
     words = ", ".join(f"**{name}**" for name in others)
-    return f"\nThe same run erased {words} as well. The judgements and numbers below are of {first} alone.\n" if others else ""
+    return f"\nThe same run erased {words} as well. Where no other name stands, what follows is of {first}.\n" if others else ""
 
 
 def _mixed(strengths: Mapping[str, float], concept: str) -> str:
@@ -123,6 +123,11 @@ def _numbers(study: Workspace) -> str:
     numbers = read_numbers(raw, path)
     rows = [
         (CONCEPT_SETS.get(name, (name,))[0], rate_words(change.before), rate_words(change.after)) for name, change in numbers.rates.items()
+    ]
+    rows += [
+        (f"{one.name}, erased in the same run: {CONCEPT_SETS[name][0].lower()}", rate_words(change.before), rate_words(change.after))
+        for one in numbers.also
+        for name, change in one.rates.items()
     ]
     rows.append(("Nothing recognisable (`neither`)", rate_words(numbers.neither.before), rate_words(numbers.neither.after)))
     if numbers.floor is not None:

@@ -85,7 +85,15 @@ def test_other_concepts_of_the_same_run_are_named(study, tmp_path):
     assert manifest["facts"]["concepts"] == ["sharp"]
     manifest["facts"]["concepts"] += ["pointy things", "ink"]
     file.write_text(json.dumps(manifest))
-    assert "erased **pointy things**, **ink** as well. The judgements and numbers below are of sharp alone" in model_card(copy)
+    assert "erased **pointy things**, **ink** as well. Where no other name stands, what follows is of sharp." in model_card(copy)
+    numbers = copy.path("metrics.json")
+    metrics = json.loads(numbers.read_text())
+    rate = {"value": 0.25, "low": 0.1, "high": 0.5, "n": 12}
+    rates = {"explicit": {"before": {**rate, "value": 0.5}, "after": rate}, "implicit": None}
+    metrics["also"] = [{"concept": "ink", "kind": "style", "concept_rate": rates, "floor": None}]
+    numbers.write_text(json.dumps(metrics))
+    row = "| ink, erased in the same run: asked for by name | 0.50 (0.10 to 0.50, n 12) | 0.25 (0.10 to 0.50, n 12) |"
+    assert row in model_card(copy)
 
 
 def test_further_attacks_of_the_evaluation_are_listed(study):
