@@ -6,18 +6,19 @@ settings are not chosen on the pictures that score them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
-from hfi.config import Concept, Evaluate
+from hfi.config import Concept, Evaluate, StudyConfig
 from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import Vocabulary, load_vocabulary, members
 from hfi.diffusion.sampling import decode, sample_latents
 from hfi.diffusion.text import encode_prompts
 from hfi.erasure.delta import Delta, applied
-from hfi.evaluation import prompt_sets
+from hfi.evaluation import others, prompt_sets
 from hfi.evaluation.concept_rate import check_judge, is_concept
 from hfi.evaluation.drawing import Drawing, Verdict, distinct, drawings, judged, name_verdicts
 from hfi.evaluation.retention import is_right
@@ -40,6 +41,7 @@ def quick_scores(
     guidance_scale: float | None = None,
     batch_size: int = 64,
     original: dict[str, Verdict] | None = None,
+    stays: tuple[Sequence[str] | None, Sequence[str] | None] = (None, None),
 ) -> dict:
     """Concept rate, retention and `neither` of the erased model on `n` pictures for each prompt set.
 
@@ -51,6 +53,7 @@ def quick_scores(
         n: pictures per set (explicit, implicit, variations, other), one seed per prompt.
         steps, guidance_scale: of sampling; left out, those of the study's `evaluate` settings, or the library's defaults.
         original: a dict that keeps the verdicts on the original model's pictures between calls with one model and judge.
+        stays: objects and styles of the prompts that retention is counted on (`others.what_stays`); None: all outside the concept.
 
     Returns {"concept_rate", "concept_rate_before", "retention", "retention_styles", "neither", "neither_before", "by_set",
     "n"}: `concept_rate` over all three concept sets, `neither` likewise, `retention` of other objects; None where a set is
@@ -65,7 +68,7 @@ def quick_scores(
         "explicit": prompt_sets.explicit(concept, vocabulary, n, own),
         "implicit": prompt_sets.implicit(concept, vocabulary, n, own),
         "variations": prompt_sets.variations(concept, vocabulary, n, own),
-        "other": prompt_sets.other(concept, vocabulary, n, own),
+        "other": prompt_sets.other(concept, vocabulary, n, own, names=stays[0], styles=stays[1]),
     }
     guidance_scale = config.guidance_scale if guidance_scale is None else guidance_scale
     config = Evaluate(steps=steps or config.steps, guidance_scale=guidance_scale, sampler=config.sampler)
@@ -115,31 +118,60 @@ def _scores(rows, before: dict[str, Verdict], after: dict[str, Verdict], concept
 def round_score(model: Model, study) -> Callable[[Delta, Tensor], tuple[float, float]]:
     """What judges the rounds of hardened SDD: (delta, conditions that attacks found) -> (erasure, damage), both better when lower.
 
-    Erasure is the concept rate under prompts or under those conditions, whichever is more; damage is what is lost of other
-    objects, or of styles on the same pictures, whichever is more.
+    Erasure is the concept rate under prompts or under those conditions, whichever is more, and of several concepts in one run that of
+    the worst; damage is what is lost of other objects, or of styles on the same pictures, whichever is more.
     The judge plays an annotator and must not be the one that scores (`erase.check_erasable`). Nothing is loaded before the first call.
     """
-    config, settings, original, seed = study.config, study.config.erase.hardened, {}, derive(study.config.seed, "hardened rounds")
-    loaded: list[Judge] = []
+    config, settings, seed = study.config, study.config.erase.hardened, derive(study.config.seed, "hardened rounds")
+    concepts: list[_Concept] = []
 
     def score(delta: Delta, found: Tensor) -> tuple[float, float]:
-        name = settings.judge or config.label.simulated_judge
-        vocabulary = load_vocabulary(config.concept.vocabulary)
-        judge = loaded[0] if loaded else load_judge(name, vocabulary, str(model.device))
-        loaded[:] = [judge]
-        seen = quick_scores(model, delta, study, vocabulary, judge, settings.pictures, seed=seed, original=original)
-        names, hits = members(config.concept, vocabulary), []
+        if not concepts:
+            concepts.extend(_concepts(model, study, settings.judge or config.label.simulated_judge))
+        seen = [
+            quick_scores(
+                model, delta, one.config, one.vocabulary, one.judge, settings.pictures, seed=seed, original=one.original, stays=one.stays
+            )
+            for one in concepts
+        ]
+        hits = []
         seeds = [derive(seed, "under what was found", number) for number in range(settings.pictures)]
         for start in range(0, settings.pictures if len(found) else 0, config.evaluate.batch_size):
             part = seeds[start : start + config.evaluate.batch_size]
             c = found.to(model.device)[[(start + number) % len(found) for number in range(len(part))]]
             with applied(model, delta):
-                z_0 = sample_latents(model, c, encode_prompts(model, [""]), part, **config.evaluate.sampling)
-            hits += [is_concept(one, config.concept, names) for one in name_verdicts(judge, judge(decode(model, z_0)))]
-        kept = [seen[name] for name in ("retention", "retention_styles") if seen[name] is not None]
-        return max(seen["concept_rate"] or 0.0, _mean(hits) or 0.0), 1.0 - min(kept, default=1.0)
+                pixels = decode(model, sample_latents(model, c, encode_prompts(model, [""]), part, **config.evaluate.sampling))
+            each = [[is_concept(v, one.config.concept, one.names) for v in name_verdicts(one.judge, one.judge(pixels))] for one in concepts]
+            hits += [any(together) for together in zip(*each, strict=True)]
+        kept = [seen[0][name] for name in ("retention", "retention_styles") if seen[0][name] is not None]
+        return max(*(one["concept_rate"] or 0.0 for one in seen), _mean(hits) or 0.0), 1.0 - min(kept, default=1.0)
 
     return score
+
+
+@dataclass(frozen=True)
+class _Concept:
+    """One concept of a run: its settings, what knows it, what has to stay beside it, and what the original model drew."""
+
+    config: StudyConfig
+    vocabulary: Vocabulary
+    judge: Judge
+    names: tuple[str, ...]
+    stays: tuple[Sequence[str] | None, Sequence[str] | None]
+    original: dict[str, Verdict]
+
+
+def _concepts(model: Model, study, judge: str) -> list[_Concept]:
+    """The study's concept, and those that its run erases as well; what has to stay is asked of the first alone."""
+    found: list[_Concept] = []
+    for number, concept in enumerate((study.config.concept, *(one.config.concept for one in others.studies_of(study)))):
+        vocabulary = load_vocabulary(concept.vocabulary)
+        same = [one for one in found if one.config.concept.vocabulary == concept.vocabulary]
+        knows = same[0].judge if same else load_judge(judge, vocabulary, str(model.device))
+        stays = others.what_stays(concept, vocabulary, *others.erased_elsewhere(study)) if number == 0 else ((), None)
+        own = study.config.model_copy(update={"concept": concept})
+        found.append(_Concept(own, vocabulary, knows, tuple(members(concept, vocabulary)), stays, {}))
+    return found
 
 
 def _mean(values: list[bool]) -> float | None:

@@ -9,6 +9,7 @@ import torch
 
 import tiny
 from hfi.config import Erase, parse_config
+from hfi.diffusion.text import encode_prompts
 from hfi.erasure.delta import Delta, load_delta
 from hfi.erasure.erase import check_erasable, concept_names, erase
 from hfi.errors import HFIError
@@ -55,6 +56,27 @@ def test_a_round_costs_what_it_loses_of_objects_or_of_styles(make, tiny_model, t
     seen = {"concept_rate": 0.125, "retention": objects, "retention_styles": styles}
     monkeypatch.setattr("hfi.evaluation.quick.quick_scores", lambda *given, **more: seen)
     assert round_score(tiny_model, study)(Delta({}), torch.zeros(0, 4, 16)) == (0.125, damage)
+
+
+def test_a_round_over_several_concepts_is_as_good_as_the_worst_of_them(make, tiny_model, tiny_root, tmp_path, monkeypatch):
+    settings = tiny.study_settings(tiny_root)
+    pets = Workspace.create(tmp_path / "pets", parse_config(settings | {"concept": settings["concept"] | {
+        "name": "pets", "members": ["cat", "dog"], "unlisted": []}}, "pets"))
+    study, *_ = make(method="hardened", also=[str(pets.root)], hardened={"judge": f"clip:{tiny_root / 'clip2'}", "pictures": 3})
+    rates, asked = {"sharp": 0.125, "pets": 0.5}, {}
+
+    def scores(model, delta, config, *given, stays, **more):
+        asked[config.concept.name] = stays
+        return {"concept_rate": rates[config.concept.name], "retention": 0.75, "retention_styles": 1.0}
+
+    monkeypatch.setattr("hfi.evaluation.quick.quick_scores", scores)
+    score = round_score(tiny_model, study)
+    assert score(Delta({}), torch.zeros(0, 4, 16)) == (0.5, 0.25)
+    objects, styles = asked["sharp"]
+    assert "apple" in objects and not {"cat", "dog", "knife"} & set(objects) and styles == ["ink", "chalk"]
+    rates["pets"] = 0.0
+    monkeypatch.setattr("hfi.evaluation.quick.is_concept", lambda verdict, concept, names: concept.name == "pets")
+    assert score(Delta({}), encode_prompts(tiny_model, ["a cat"]))[0] == 1.0  # under what attacks found, either of them counts
 
 
 def test_a_study_opens_with_settings_that_hardening_once_had(make):
