@@ -109,7 +109,7 @@ def drawn(tmp_path_factory) -> Path:
 
     from hfi.report.report import report
 
-    study, evaluated = fake_study.build(tmp_path_factory.mktemp("drawn") / "study", rate_after=0.2, back=0.6, neither_after=0.2)
+    study, evaluated = fake_study.build(tmp_path_factory.mktemp("drawn") / "study", rate_after=0.2, back=0.6, neither_after=0.2, also=0.3)
     return report(evaluated, study)
 
 
