@@ -44,7 +44,9 @@ WHY = (
     "Settings were changed after scoring figures of earlier hardened models were seen, on this development concept. SLD steers off names, "
     "at its medium strength: told by tokens it erases nothing here, so there is nothing to bring back. A run that starts from a noised "
     "picture of the concept is held out: hardening trains single steps on such states, never a run from one. A style comes back from plain "
-    "SDD as a harm does: fresh tokens draw it about as often as they do from the original."
+    "SDD as a harm does: fresh tokens draw it about as often as they do from the original. ESD leaves fluent-ink in 30 of 40 named "
+    "prompts after as many steps as a style's recipe has (200), SLD in all; UCE's published edit takes it and a quarter of other objects. "
+    "Erasing alcohol on top brings no weapon back from any of them; it costs other objects, from UCE's and ESD's model most (0.81)."
 )
 TOPICS = ("weapon", "fluent-ink")
 ERASERS = ("sdd", "hardened", "esd", "uce", "sld")
