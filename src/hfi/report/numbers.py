@@ -119,13 +119,8 @@ def read_numbers(metrics: object, file: Path) -> Numbers:
 
 def _also(raw: object, file: Path) -> tuple[Also, ...]:
     """The other concepts of the run; none where it had one, or was evaluated before they were measured."""
-    if raw is None:
-        return ()
-    if not isinstance(raw, list):
-        raise HFIError("is not a list of concepts", file=file, field="also", remedy=REMEDY)
     found = []
-    for i, item in enumerate(raw):
-        item = _mapping(item, file, f"also.{i}")
+    for i, item in enumerate(_groups(raw, file, "also")):
         rates = _mapping(item.get("concept_rate"), file, f"also.{i}.concept_rate")
         changes = {name: _change(rates[name], file, f"also.{i}.concept_rate.{name}") for name in _ordered(rates, CONCEPT_SETS)}
         changes = {name: change for name, change in changes.items() if change.after is not None}
@@ -136,19 +131,21 @@ def _also(raw: object, file: Path) -> tuple[Also, ...]:
 
 def _curve(raw: object, file: Path) -> tuple[Point, ...]:
     """The points of the curve in order of their steps; none where the study has no snapshots."""
-    if raw is None:
-        return ()
-    if not isinstance(raw, list):
-        raise HFIError("is not a list of points", file=file, field="curve", remedy=REMEDY)
     points = []
-    for i, item in enumerate(raw):
-        item = _mapping(item, file, f"curve.{i}")
+    for i, item in enumerate(_groups(raw, file, "curve")):
         step, found = _value(item.get("step"), file, f"curve.{i}.step"), _rate(item.get("concept_rate"), file, f"curve.{i}.concept_rate")
         if step is None or found is None:
             raise HFIError("has no step or no concept rate", file=file, field=f"curve.{i}", remedy=REMEDY)
         neither, kept = (_rate(item.get(name), file, f"curve.{i}.{name}") for name in ("neither", "retention"))
         points.append(Point(int(step), found, neither, kept))
     return tuple(sorted(points, key=lambda point: point.step))
+
+
+def _groups(raw: object, file: Path, field: str) -> list[dict]:
+    """A list of groups of numbers; empty where the study has none."""
+    if raw is not None and not isinstance(raw, list):
+        raise HFIError("is not a list", file=file, field=field, remedy=REMEDY)
+    return [_mapping(item, file, f"{field}.{i}") for i, item in enumerate(raw or [])]
 
 
 def _ordered(found: dict, known: dict) -> list[str]:
