@@ -245,10 +245,17 @@ class Workspace:
         for name in READS[stage]:
             manifest = self.manifest(name)
             upstream[name] = None if manifest is None else [manifest["key"], manifest["digest"]]
+        if stage == "erase" and self.config.erase.also:  # they have tokens and pictures in the run
+            upstream["also"] = self.also_reads()
         brought = self.path("pictures", "images.jsonl")  # pictures that people brought: hfi.generation.brought
         if stage == "generate" and brought.exists():
             upstream["pictures"] = file_hash(brought)
         return digest({"stage": stage, **common, "settings": getattr(self.config, stage).decisive(), "reads": upstream})
+
+    def also_reads(self) -> list:
+        """What an erasure reads of the other studies of the run (`erase.also`): key and digest of each finished stage."""
+        manifests = [Workspace(Path(root), self.config).manifest(name) for root in self.config.erase.also for name in READS["erase"]]
+        return [None if manifest is None else [manifest["key"], manifest["digest"]] for manifest in manifests]
 
     def is_done(self, stage: str) -> bool:
         """Whether the stage and all that it reads are finished under the present settings."""

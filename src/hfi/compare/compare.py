@@ -21,8 +21,9 @@ from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import load_vocabulary, members
 from hfi.erasure.delta import applied, load_delta
 from hfi.erasure.erase import check_erasable, erase_into
+from hfi.evaluation import others
 from hfi.evaluation.concept_rate import check_judge, is_concept
-from hfi.evaluation.drawing import distinct, draw_and_judge
+from hfi.evaluation.drawing import Drawing, distinct, draw_and_judge
 from hfi.evaluation.evaluate import AFTER_SETS, base_sets, frozen_neighbours
 from hfi.evaluation.measure import CONCEPT_SETS, Pictures, measure
 from hfi.evaluation.quick import round_score
@@ -55,14 +56,18 @@ def compare(model: Model, study: Workspace, methods: Sequence[str], given: Seque
     encoder = load_encoder(study.config.reward.encoder, str(model.device))
     inputs = {name: (study.manifest(name) or {}).get("digest") for name in READS}
     common = {"model": model.hash, "seed": seed, "evaluate": config.model_dump(mode="json"), "inputs": inputs, "judge": judge.name}
+    if study.config.erase.also:
+        common["also"] = study.also_reads()
 
     base = opened(study.path("compare"), digest(common), seed, keep=True)
     pictures = Pictures(seed, model.content, config, base_sets(study, vocabulary, images, tokens))
+    also = others.others_of(study, judge, model.content, str(model.device))
     with bar() as progress:
         wanted = pictures.in_sets([*CONCEPT_SETS, "other", "floor", "gallery"])
         found = draw_and_judge(model, wanted, tokens.tokens, judge, config, base, "before", "base", progress, "Drawing before")
         pictures.verdicts["before"].update(found)
-    frozen_neighbours(study, vocabulary, encoder, pictures, base, images)
+        also = _look(also, "before", (*others.SETS, "floor"), (judge, found), model, config, base, progress)
+    frozen_neighbours(study, vocabulary, encoder, pictures, base, images, also)
     with bar() as progress:
         fresh = distinct(pictures.in_sets(["neighbours"]), pictures.verdicts["before"])
         found = draw_and_judge(model, fresh, tokens.tokens, judge, config, base, "before", "near", progress, "Drawing neighbours before")
@@ -76,8 +81,8 @@ def compare(model: Model, study: Workspace, methods: Sequence[str], given: Seque
             key = digest({**common, "erase": erase.decisive()})
             run = opened(study.path("compare", f"{method}-{told}"), key, seed)
             if run is not None:
-                _do_cell(run, model, study, erase, images, reward, tokens, pictures, judge, vocabulary)
-            cells.append(read_json(study.path("compare", f"{method}-{told}", "cell.json")))
+                _do_cell(run, model, study, erase, images, reward, tokens, pictures, also, judge, vocabulary)
+            cells.append({"also": [], "floor": None, **read_json(study.path("compare", f"{method}-{told}", "cell.json"))})
     result = {
         "simulated": True,
         "judge": judge.name,
@@ -119,7 +124,9 @@ def opened(folder: Path, key: str, seed: int, keep: bool = False) -> StageRun | 
     return run
 
 
-def _do_cell(run: StageRun, model: Model, study: Workspace, erase: Erase, images, reward, tokens, pictures: Pictures, judge, vocabulary):
+def _do_cell(
+    run: StageRun, model: Model, study: Workspace, erase: Erase, images, reward, tokens, pictures: Pictures, also, judge, vocabulary
+):
     """Erase, draw, judge, count; cell.json is written last."""
     reset_peak_memory()
     file = run.path("delta.safetensors")
@@ -132,6 +139,7 @@ def _do_cell(run: StageRun, model: Model, study: Workspace, erase: Erase, images
     with bar() as progress, applied(model, load_delta(file, model)):
         wanted, told = pictures.in_sets(AFTER_SETS), f"Drawing after {erase.method} ({erase.concept})"
         after = draw_and_judge(model, wanted, tokens.tokens, judge, study.config.evaluate, run, "after", "base", progress, told)
+        also = _look(also, "after", others.SETS, (judge, after), model, study.config.evaluate, run, progress)
     seen = Pictures(pictures.seed, pictures.model_hash, pictures.config, pictures.sets, {**pictures.verdicts, "after": after})
     metrics = measure(seen, study, vocabulary, reward.kept_words)
     cell = {
@@ -143,11 +151,22 @@ def _do_cell(run: StageRun, model: Model, study: Workspace, erase: Erase, images
         "rates": metrics["concept_rate"],
         "neither": metrics["neither_intervals"],
         "retention": metrics["retention"],
-        "outcomes": outcomes(seen, study, vocabulary),
+        "floor": metrics["floor_interval"],
+        "also": others.measured(also, seen.seed, study.config.evaluate.bootstrap),
+        "outcomes": outcomes(seen, study, vocabulary) | others.outcomes(also),
     }
     write_json(run.path("cell.json"), cell)
     shutil.rmtree(run.path("parts"))
     run.path("partial.json").unlink()
+
+
+def _look(also, side: str, names: Sequence[str], own: tuple, model: Model, config, run: StageRun, progress) -> list[others.Other]:
+    """What is drawn of the other concepts of the run."""
+
+    def drawn(one: others.Other, wanted: list[Drawing]) -> dict:
+        return draw_and_judge(model, wanted, {}, one.judge, config, run, side, one.key, progress, f"Drawing {one.concept.name} {side}")
+
+    return others.look(also, side, names, own, drawn)
 
 
 def outcomes(pictures: Pictures, study: Workspace, vocabulary) -> dict[str, list]:

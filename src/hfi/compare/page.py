@@ -15,6 +15,7 @@ RATES = {
     "explicit": "named", "implicit": "by keywords only", "variations": "other wordings", "unlisted": "unlisted members",
     "tokens": "under the soft tokens",
 }  # fmt: skip
+ALSO = {"explicit": "named", "implicit": "by keywords only"}  # of each other concept of the run
 KEPT = {"other": "other objects kept", "neighbours": "nearest kept", "styles": "styles kept"}
 SHOWN = 6  # prompts of the grid, from each of two sets
 STYLE = """
@@ -32,6 +33,7 @@ small{color:#5b6572;display:block}svg{max-width:560px;width:100%;height:auto}
 def page(result: dict, study: Workspace, pictures: Pictures) -> str:
     """The page as text; every picture is blurred until clicked."""
     cells = result["cells"]
+    names = also_names(cells)
     few = f" Quick: {result['quick']} pictures a set." if result["quick"] else ""
     body = [
         Markup("<h1>Erasers side by side: {}</h1>").format(result["concept"]),
@@ -40,12 +42,15 @@ def page(result: dict, study: Workspace, pictures: Pictures) -> str:
         Markup("<p>Each method was told the concept in its own words, or by the soft tokens that judgements of pictures gave; the other "
                "settings are the same, but that under words no prompt of a flagged picture is used.</p>"),
         Markup("<h2>Share that draws the concept (lower is better), and what is kept (higher is better)</h2>"),
-        _table(["method", "told by", *RATES.values(), "shows nothing", *KEPT.values()], [_row(one, cells) for one in (None, *cells)]),
-        Markup("<h2>Erasure against damage</h2>"),
+        _table(["method", "told by", *RATES.values(), *names.values(), "shows nothing", *KEPT.values()],
+               [_row(one, cells) for one in (None, *cells)]),
+        _floors(result["concept"], cells),
+        Markup("<h2>Erasure against damage</h2>{}").format(Markup("<p>Of each row the concept that is drawn most.</p>") if names else ""),
         pareto([(name_of(one), _erasure(one), _damage(one)) for one in cells]),
         Markup("<h2>Tokens minus words</h2><p>Paired over the same prompts and seeds; each interval stands alone, so of twenty one "
                "may exclude 0 by chance.</p>"),
-        _table(["method", "set", "difference", "95 % interval", "pictures"], [_tested(row) for row in result["tests"]])
+        _table(["method", "set", "difference", "95 % interval", "pictures"], 
+               [_tested(row, RATES | names) for row in result["tests"]])
         if result["tests"] else Markup("<p>Needs both words and tokens of a method.</p>"),
         Markup("<h2>Cost</h2>"),
         _table(["method", "told by", "seconds to erase", "peak memory, MiB", "delta, KiB"], [
@@ -63,6 +68,12 @@ def page(result: dict, study: Workspace, pictures: Pictures) -> str:
 
 def name_of(cell: dict) -> str:
     return f"{cell['method']}, {cell['given_as']}"
+
+
+def also_names(cells: Sequence[dict]) -> dict[str, str]:
+    """Set of another concept that the rows erased as well ("also-1-explicit") -> the column's title."""
+    others = cells[0]["also"] if cells else ()
+    return {f"also-{i}-{name}": f"{one['concept']}, {title}" for i, one in enumerate(others, 1) for name, title in ALSO.items()}
 
 
 def pareto(points: Sequence[tuple[str, float | None, float | None]]) -> Markup:
@@ -96,8 +107,14 @@ def pareto(points: Sequence[tuple[str, float | None, float | None]]) -> Markup:
 
 
 def _erasure(cell: dict) -> float | None:
-    values = [cell["rates"][name]["after"]["value"] for name in ("explicit", "implicit", "variations") if cell["rates"].get(name)]
-    return sum(values) / len(values) if values else None
+    """The mean over the sets; of several concepts that of the one that is drawn most."""
+
+    def mean(rates: dict, names: Sequence[str]) -> float | None:
+        values = [rates[name]["after"]["value"] for name in names if rates.get(name)]
+        return sum(values) / len(values) if values else None
+
+    means = [mean(cell["rates"], ("explicit", "implicit", "variations")), *(mean(one["concept_rate"], tuple(ALSO)) for one in cell["also"])]
+    return max((value for value in means if value is not None), default=None)
 
 
 def _damage(cell: dict) -> float | None:
@@ -109,8 +126,16 @@ def _row(cell: dict | None, cells: Sequence[dict]) -> list:
     """A cell's numbers; without one the original model's, which all cells share."""
     side, one = ("after", cell) if cell else ("before", cells[0])
     rates = [_shown((one["rates"].get(name) or {}).get(side)) for name in RATES]
+    rates += [_shown((other["concept_rate"].get(name) or {}).get(side)) for other in one["also"] for name in ALSO]
     kept = [_shown(one["retention"].get(name)) if cell else "" for name in KEPT]
     return [*((one["method"], one["given_as"]) if cell else ("the original", "")), *rates, _shown(one["neither"][side]), *kept]
+
+
+def _floors(concept: str, cells: Sequence[dict]) -> Markup:
+    """How often a style is drawn that nobody asked for: no eraser needs to go below it."""
+    known = [(concept, cells[0]["floor"]), *((one["concept"], one["floor"]) for one in cells[0]["also"])] if cells else []
+    line = Markup("<p>Asked for no style at all, the original draws {} in {:.2f} ({:.2f} to {:.2f}, n {}): the floor.</p>")
+    return Markup("").join(line.format(name, *(one[key] for key in ("value", "low", "high", "n"))) for name, one in known if one)
 
 
 def _shown(found: dict | None) -> Markup | str:
@@ -119,8 +144,8 @@ def _shown(found: dict | None) -> Markup | str:
     return Markup("{:.2f}<small>{:.2f} to {:.2f}, n {}</small>").format(found["value"], found["low"], found["high"], found["n"])
 
 
-def _tested(row: dict) -> list:
-    return [row["method"], RATES.get(row["set"], row["set"]), f"{row['value']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", row["n"]]
+def _tested(row: dict, names: dict[str, str]) -> list:
+    return [row["method"], names.get(row["set"], row["set"]), f"{row['value']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", row["n"]]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence]) -> Markup:

@@ -7,13 +7,14 @@ Attacks, the curve over the steps and blind evaluation by people ask about the f
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 from hfi.config import Concept
 from hfi.diffusion.prompts import Vocabulary, load_vocabulary, members
 from hfi.evaluation import prompt_sets
 from hfi.evaluation.concept_rate import check_judge, is_concept, rate
+from hfi.evaluation.drawing import Drawing, Verdict, distinct
 from hfi.evaluation.measure import Pictures
 from hfi.generation.generate import Generated
 from hfi.perception.judges import Judge, load_judge
@@ -99,6 +100,30 @@ def others_of(study: Workspace, judge: Judge, model_hash: str, device: str) -> l
     return found
 
 
+def look(
+    others: Sequence[Other],
+    side: str,
+    names: Sequence[str],
+    own: tuple[Judge, dict[str, Verdict]],
+    draw: Callable[[Other, list[Drawing]], dict[str, Verdict]],
+) -> list[Other]:
+    """The others with the verdicts of one side; what a judge has seen is neither drawn nor judged again.
+
+    Args:
+        side: "before" or "after".
+        names: of their sets.
+        own: the study's judge, and what it has said of this side's pictures.
+        draw: draws and judges pictures for one of them; verdicts by the pictures' names.
+    """
+    known, found = {id(own[0]): dict(own[1])}, []
+    for one in others:
+        seen, wanted = known.setdefault(id(one.judge), {}), one.pictures.in_sets(names)
+        seen |= draw(one, distinct(wanted, seen))
+        verdicts = {**one.pictures.verdicts, side: {picture.name: seen[picture.name] for picture in wanted}}
+        found.append(replace(one, pictures=replace(one.pictures, verdicts=verdicts)))
+    return found
+
+
 def measured(others: Sequence[Other], seed: int, resamples: int) -> list[dict]:
     """Of each {"concept", "kind", "concept_rate": {"explicit", "implicit", "unlisted"}, "floor"}, as metrics.json has them."""
 
@@ -116,3 +141,15 @@ def measured(others: Sequence[Other], seed: int, resamples: int) -> list[dict]:
         floor = share(one, "before", one.pictures.pairs("floor"), "floor") if one.concept.kind == "style" else None
         found.append({"concept": one.concept.name, "kind": one.concept.kind, "concept_rate": rates, "floor": floor})
     return found
+
+
+def outcomes(others: Sequence[Other]) -> dict[str, list]:
+    """Set ("also-1-explicit") -> [[prompt, 0 or 1], ...]: whether each picture of the erased model draws that concept."""
+    return {
+        f"{one.key}-{name}": [
+            [prompt, int(is_concept(one.pictures.verdicts["after"][picture], one.concept, one.names))]
+            for _, picture, prompt in one.pictures.pairs(name)
+        ]
+        for one in others
+        for name in SETS
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -12,8 +13,24 @@ from hfi.compare import compare as room
 from hfi.compare.page import pareto
 from hfi.compare.tests import paired_tests
 from hfi.config import parse_config
-from hfi.generation.generate import generate
+from hfi.generation.generate import Generated, generate
 from hfi.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Reward:
+    """What erasing reads of a reward."""
+
+    selected: list
+    flagged: list[str]
+    scores: dict[str, float]
+    words: tuple[str, ...]
+    kept_words: tuple[str, ...]
+
+
+def reward_of(images: Generated) -> Reward:
+    chosen = [SimpleNamespace(image_id=image.id) for image in images.images[:4]]
+    return Reward(chosen, [one.image_id for one in chosen], {image.id: 0.1 for image in images.images}, (), ())
 
 
 @pytest.fixture
@@ -22,17 +39,9 @@ def study(tiny_root, tiny_model, tmp_path, monkeypatch):
     settings = tiny.study_settings(tiny_root)
     settings["erase"] |= {"steps": 2, "ca": {"steps": 2, "pictures": 2, "sampling_steps": 2, "batch_size": 2}}
     study = Workspace.create(tmp_path / "study", parse_config(settings, "tiny"))
-    images = generate(tiny_model, study)
-    chosen = [SimpleNamespace(image_id=image.id) for image in images.images[:4]]
-    reward = SimpleNamespace(
-        selected=chosen,
-        flagged=[one.image_id for one in chosen],
-        scores={image.id: 0.1 for image in images.images},
-        words=(),
-        kept_words=(),
-    )
+    generate(tiny_model, study)
     rows = tiny_model.text_encoder.get_input_embeddings().weight[[40, 50]].detach().clone()
-    monkeypatch.setattr(room.RewardResult, "load", lambda study: reward)
+    monkeypatch.setattr(room.RewardResult, "load", lambda of: reward_of(Generated.load(of)))
     monkeypatch.setattr(room.Inverted, "load", lambda study: SimpleNamespace(tokens={"<sharp>": rows}))
     return study
 
@@ -74,6 +83,40 @@ def test_cells_make_a_page_and_are_done_once(study, tiny_model, monkeypatch):
     assert set(calls) == {"before"} and contents(study) == found
     before, after = found["cells"]["ca-words"]["outcomes"], found["cells"]["negative_prompt-tokens"]["outcomes"]
     assert [prompt for prompt, _ in before["explicit"]] == [prompt for prompt, _ in after["explicit"]]
+
+
+def test_every_concept_of_a_run_is_compared(study, tiny_model, tiny_root, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfi.erasure.erase.flagged_elsewhere", lambda *args: set())  # it asks a reward network; here is none
+    others = []
+    for name, concept in (("pets", {"name": "pets", "members": ["cat", "dog"]}), ("ink", {"name": "ink", "kind": "style", "members": []})):
+        settings = tiny.study_settings(tiny_root)
+        settings["concept"] |= {"unlisted": []} | concept
+        others.append(Workspace.create(tmp_path / name, parse_config(settings, name)))
+        generate(tiny_model, others[-1])
+    erase = study.config.erase.model_copy(update={"also": tuple(other.root for other in others)})
+    several = Workspace(study.root, study.config.model_copy(update={"erase": erase}))
+    page = room.compare(tiny_model, several, ["uce"], ["words", "tokens"], quick=4)
+    html, result = page.read_text(), json.loads(study.path("compare", "compare.json").read_text())
+    for cell in result["cells"]:
+        pets, ink = cell["also"]
+        assert (pets["concept"], ink["concept"], ink["kind"], pets["floor"]) == ("pets", "ink", "style", None)
+        assert pets["concept_rate"]["explicit"]["after"]["n"] == ink["concept_rate"]["explicit"]["before"]["n"] == 4
+    assert {row["set"] for row in result["tests"]} >= {"explicit", "also-1-explicit", "also-2-explicit", "other"}
+    assert "pets, named" in html and "ink, named" in html and "also-1" not in html and "draws ink in" in html
+    outcomes = json.loads(study.path("compare", "uce-words", "cell.json").read_text())["outcomes"]
+    found = result["cells"][0]["also"][0]["concept_rate"]["explicit"]["after"]["value"]
+    assert sum(hit for _, hit in outcomes["also-1-explicit"]) / 4 == found
+    before = study.path("compare", "uce-words", "cell.json").stat().st_mtime_ns
+    room.compare(tiny_model, several, ["uce"], ["words", "tokens"], quick=4)
+    assert study.path("compare", "uce-words", "cell.json").stat().st_mtime_ns == before
+
+
+def test_of_several_concepts_the_worst_counts_in_the_plot():
+    from hfi.compare.page import _erasure
+
+    rates = lambda value: {name: {"after": {"value": value}} for name in ("explicit", "implicit")}  # noqa: E731
+    cell = {"rates": rates(0.1), "also": [{"concept_rate": rates(0.4)}, {"concept_rate": rates(0.2)}]}
+    assert _erasure(cell) == 0.4 and _erasure({**cell, "also": []}) == 0.1
 
 
 def test_a_cell_with_other_settings_is_done_again_and_no_other():

@@ -107,3 +107,19 @@ def test_what_cannot_work_is_refused_before_anything_is_cleared(make, tiny_model
         with pytest.raises(HFIError, match=what):
             check_erasable(images, kept, study, config)
     check_erasable(images, reward, study, Erase(method="hardened"))
+
+
+def test_an_erasure_depends_on_what_its_other_studies_hold(tmp_path):
+    from hfi.config import StudyConfig, with_overrides
+    from hfi.workspace import write_json
+
+    other = tmp_path / "other"
+    alone = Workspace(tmp_path / "study", StudyConfig())
+    both = Workspace(tmp_path / "study", with_overrides(alone.config, {"erase.also": [str(other)]}))
+    first = both.key("erase")
+    for stage in ("generate", "reward", "invert"):
+        for digest in ("one", "two"):
+            write_json(other / stage / "manifest.json", {"key": "key", "digest": digest})
+            assert both.key("erase") != first
+            first = both.key("erase")
+    assert alone.key("generate") == both.key("generate")
