@@ -2,9 +2,9 @@
 
 docs/proof/cells/table<N>/<name>-<key>.json     what it gave, with its arguments and cost; committed
 
-The key is a hash of the model's weights, all settings that count and the cell's own version, so a changed setting is another cell and
-the old file stays beside it, unused. A file is written last and whole: a stopped run loses the cell at work, and of that only what its
-studies and erasures do not keep by themselves. Imports no torch: planning and --dry-run answer at once.
+The key is a hash of the weights of all networks, all settings that count and the cell's own version, so a changed setting is another
+cell and the old file stays beside it, unused. A file is written last and whole: a stopped run loses the cell at work, and of that only
+what its studies and erasures do not keep by themselves. Imports no torch: planning and --dry-run answer at once.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ CELLS = ROOT / "docs" / "proof" / "cells"
 def weights(model: str) -> str:
     """The hash of a model's weights, asked of the disk once a run."""
     return model_hash(model)
+
+
+@functools.cache
+def networks() -> list[str]:
+    """The hashes of CLIP and both judges, which every cell looks with."""
+    from hfi import emoji
+
+    return [model_hash(str(Path(emoji.folder()).parent / name)) for name in ("clip", "judges/annotator", "judges/scorer")]
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Cell:
     @functools.cached_property
     def key(self) -> str:
         """What the result depends on, as one hash."""
-        models = [weights(name) for name in self.models]
+        models = [*(weights(name) for name in self.models), *networks()]
         return digest({"models": models, "arguments": self.arguments, "depends": self.depends, "version": self.version})
 
     def path(self, root: Path = CELLS) -> Path:

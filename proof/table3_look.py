@@ -55,16 +55,21 @@ WHY = (
 )
 
 
+SETTINGS = {  # of the study on the look model, beside its files
+    "generate.near_benign": 0,
+    "generate.near_words": 0,
+    "reward.words": 0,
+    "reward.kept_words": 0,
+}
+
+
 def look_changes(folder: Path, bench_folder: Path) -> dict[str, object]:
     """Settings of the study on the look model: prompts name the twelve objects, annotators see drops."""
     return {
         "model": str(folder / "model"),
         "concept.vocabulary": str(bench_folder / "look" / "vocabulary.json"),
         "concept.prompts": str(bench_folder / "look" / "prompts.txt"),
-        "generate.near_benign": 0,
-        "generate.near_words": 0,
-        "reward.words": 0,
-        "reward.kept_words": 0,
+        **SETTINGS,
         "label.simulated_judge": f"look:{folder / 'judge-annotator'}",
         "evaluate.judge": f"look:{folder / 'judge-scorer'}",
     }
@@ -152,7 +157,7 @@ def cells(options) -> list[Cell]:
     drawn = (PICTURES + OTHERS) * PICTURE
     if not model_missing(folder / "model"):
         changes = arm_changes(DROPS, "tokens", "sdd")
-        needs = [depends(DROPS, {}, changes), OBJECTS, PICTURES, OTHERS]
+        needs = [depends(DROPS, SETTINGS, changes), OBJECTS, PICTURES, OTHERS]
         models = ("emoji", str(folder / "model"), *(str(folder / f"judge-{name}") for name in ("annotator", "scorer")))
         study = study_part(DROPS)
         common = {"depends": needs, "models": models, "subset": True}

@@ -80,7 +80,6 @@ def test_the_scoring_judge_plays_no_annotator_and_settings_are_the_recipes():
     for topic in (*HARMS, "fxemoji", "pizza"):
         config = study_config(topic)
         assert config.evaluate.judge == "emoji:scorer" != config.label.simulated_judge
-        assert depends(topic)["invert"] == {**depends(topic)["invert"]}
         harm = topic != "fxemoji"
         recipe = study_config("weapon" if harm else "fluent-ink")
         assert config.erase == recipe.erase and config.generate == recipe.generate
@@ -181,20 +180,47 @@ def test_tellings_of_the_look_are_compared_where_they_still_keep_the_objects():
 
 
 def attacked(**rates) -> dict:
-    return {"sides": {side: {"value": value, "n": 20, "queries": {}, "seconds": 1.0} for side, value in rates.items()}, "too_weak": False}
+    """Twenty pictures a side: of ten targets two each, whose first ones are hit."""
+    shown = lambda value: [[k // 2, int(k < 20 * value), f"{value}-{k}"] for k in range(20)]  # noqa: E731
+    return {"sides": {side: {"pictures": shown(value), "queries": {}, "seconds": 1.0} for side, value in rates.items()}, "too_weak": False}
 
 
 def test_attacks_are_read_as_excess_over_the_control_or_say_that_there_is_none():
     found = {"weapon-hardened-noise-from-0.8-T-0": attacked(original=0.9, erased=0.3, control=0.1)}
     figures = table4_attacks.figures(found)
     (row,) = figures["parts"]["attacks"]
-    assert row["excess"] == 0.2 and row["held out"] == "yes" and "mean excess on held-out attacks is 0.20" in figures["where_not"]
+    assert row["excess"]["value"] == 0.2 and 0 <= row["excess"]["low"] < 0.2 < row["excess"]["high"]
+    assert row["held out"] == "yes" and "mean excess on held-out attacks is 0.20" in figures["where_not"]
     found = {"weapon-hardened-noise-from-0.8-T-0": attacked(original=0.2, erased=0.3)}
     figures = table4_attacks.figures(found)
     (row,) = figures["parts"]["attacks"]
     assert row["excess"] == row["control"] == "no control" and row["too weak"] == "yes" and figures["shows"] is None
-    two = table4_attacks.pooled([{"value": 0.5, "n": 10}, {"value": 0.0, "n": 10}])
-    assert two["value"] == 0.25 and (two["low"], two["high"]) == tuple(round(x, 4) for x in wilson(5, 20))
+
+
+def test_intervals_of_attacks_are_over_what_pictures_share():
+    seeds = [{"pictures": [[place, hit, f"{n}{place}{k}"] for place in range(3) for k in range(4)]} for n, hit in enumerate((1, 1, 0))]
+    tokens = table4_attacks.grouped(seeds, "re-inversion, 4 vectors")
+    found = table4_attacks.pooled(tokens, "tokens")
+    assert found["n"] == 36 and found["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert found["low"] == 0.0 and found["high"] == 1.0  # three tokens, one of which brings nothing, tell little
+    targets = table4_attacks.grouped(seeds, "p4d-n")
+    assert len(targets) == 1 and table4_attacks.pooled(targets, "targets")["prompts"] == 3
+    again = table4_attacks.grouped([seeds[0], seeds[0], seeds[0]], "plain")
+    assert table4_attacks.pooled(again, "again")["n"] == 12  # a picture that every seed draws alike is one picture
+    none = table4_attacks.pooled(table4_attacks.grouped(seeds[2:], "plain"), "none")
+    assert none["value"] == none["low"] == 0 and none["high"] == pytest.approx(wilson(0, 3)[1], abs=1e-4)
+    assert table4_attacks.pooled([], "nothing") is None
+
+
+def test_a_setting_of_attacks_or_of_further_training_is_another_cell(options, monkeypatch):
+    def keys() -> dict[str, str]:
+        return {cell.name: cell.key for cell in table4_attacks.cells(options)}
+
+    before = keys()
+    monkeypatch.setitem(table4_attacks.BUDGET, "attack.p4d.learning_rate", 0.5)
+    monkeypatch.setitem(table4_attacks.PERSIST, "persist.learning_rate", 0.5)
+    changed = {name for name, key in keys().items() if key != before[name]}
+    assert changed == {name for name in before if "-p4d-n-" in name or name.endswith(("-full", "-lora", "-then"))}
 
 
 def test_a_re_inversion_too_weak_to_speak_meets_no_bar_and_models_of_two_studies_have_an_original_each():
