@@ -114,13 +114,12 @@ def attack(bench: Bench, topic: str, eraser: str, attack: str, seed: int, contro
 
 def pictures(folder: Path, side: Mapping) -> list[list]:
     """[[target or place, 0 or 1, what tells the picture from others], ...] of the pictures under what an attack found last."""
-    from hfi.attacks.budget import TOGETHER
     from hfi.workspace import file_hash, read_json
 
     found = []
     for name in side["cells"]:
         cell = read_json(folder / name)
-        one = "place" if cell["method"] in TOGETHER else "owner"
+        one = "place" if cell["method"] == "reinversion" else "owner"
         last = [row for row in cell["pictures"] if row["final"]]
         found += [[row[one], int(row["hit"]), file_hash(folder / cell["method"] / row["file"])[:8]] for row in last]
     return found

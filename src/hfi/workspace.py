@@ -13,10 +13,12 @@ it reads. A manifest with that key means done; anything else means to be done, o
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 import time
@@ -93,22 +95,42 @@ def read_json(path: Path) -> object:
 
 
 def write_tensors(path: Path, tensors: dict, header: dict[str, str] | None = None) -> None:
-    """Write tensors as safetensors, atomically, with a text header."""
-    from safetensors.torch import save
+    """Write tensors as safetensors, atomically, with a text header; streams, so what fits into memory once can be written."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
-    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata=header or None)
-    write_bytes(path, _sorted_header(data))
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            save_file(plain, temporary, metadata=header or None)
+            _sort_header(Path(temporary))
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except SafetensorError as error:  # it hides the system's own error in its text
+            Path(temporary).unlink(missing_ok=True)
+            code = re.search(r"code: (\d+)", str(error))
+            raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
-def _sorted_header(data: bytes) -> bytes:
-    """Safetensors with the text header in order: the library's order changes from run to run, and equal tensors must be equal files."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    if "__metadata__" in header:
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+def _sort_header(path: Path) -> None:
+    """Put the text header in order in place: the library's order changes from run to run, and equal tensors must be equal files."""
+    with path.open("r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # the same characters in another order
+            stream.seek(8)
+            stream.write(text + b" " * (length - len(text)))
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read_tensors(path: Path) -> dict:
@@ -241,16 +263,25 @@ class Workspace:
         }
         if self.config.configs:  # they say what a single file's weights mean
             common["configs"] = self.config.configs
+        if files := self.files():
+            common["files"] = files
         upstream = {}
         for name in READS[stage]:
             manifest = self.manifest(name)
             upstream[name] = None if manifest is None else [manifest["key"], manifest["digest"]]
         if stage == "erase" and self.config.erase.also:  # they have tokens and pictures in the run
             upstream["also"] = self.also_reads()
+        if stage == "erase" and self.config.erase.method == "hardened":  # its rounds are judged on pictures drawn so
+            upstream["rounds"] = [self.config.evaluate.drawn_with, self.config.label.simulated_judge]
         brought = self.path("pictures", "images.jsonl")  # pictures that people brought: hfi.generation.brought
         if stage == "generate" and brought.exists():
             upstream["pictures"] = file_hash(brought)
         return digest({"stage": stage, **common, "settings": getattr(self.config, stage).decisive(), "reads": upstream})
+
+    def files(self) -> dict[str, str]:
+        """What the files that the concept names hold: {"prompts" or "vocabulary": hash}; those that are not there are left out."""
+        named = {name: getattr(self.config.concept, name) for name in ("prompts", "vocabulary")}
+        return {name: file_hash(Path(file)) for name, file in named.items() if file and Path(file).is_file()}
 
     def also_reads(self) -> list:
         """What an erasure reads of the other studies of the run (`erase.also`): key and digest of each finished stage."""

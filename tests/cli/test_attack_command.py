@@ -6,6 +6,8 @@ import json
 import shutil
 
 import pytest
+import yaml
+from safetensors import safe_open
 
 SMALL = [
     part
@@ -100,6 +102,20 @@ def test_training_on_and_erasing_more_makes_curves(copy_of, fork):
     kept = {path: path.read_bytes() for path in (study / "persistence").rglob("*.json")}
     assert fork("persist", study, *PERSIST, "--full").code == 0
     assert all(path.read_bytes() == data for path, data in kept.items())
+
+
+def test_another_concept_is_erased_on_top_by_its_own_studys_method(copy_of, fork):
+    study, other = copy_of(), copy_of(name="other")
+    assert fork("erase", other, "--method", "uce").code == 0
+    assert fork("persist", study, *PERSIST, "--then", other).code == 0
+    (file,) = (study / "persistence").rglob("then-1.safetensors")
+    with safe_open(file, "pt") as stream, safe_open(other / "erase" / "delta.safetensors", "pt") as alone:
+        assert set(stream.keys()) == set(alone.keys())  # UCE's keys and values, not all of cross-attention
+    assert fork("erase", other, "--set", "erase.method=hardened", "--dry-run").code == 0
+    text = yaml.safe_load((other / "study.yaml").read_text())
+    (other / "study.yaml").write_text(yaml.safe_dump({**text, "erase": {**text["erase"], "method": "hardened"}}))
+    done = fork("persist", study, *PERSIST, "--then", other)
+    assert done.code == 2 and "is hardened in rounds" in done.err and "delta.safetensors" in done.err
 
 
 def test_dry_runs_count_passes_and_write_nothing(copy_of, quick):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,12 +13,24 @@ from hfi.attacks.budget import METHODS, looks_of, passes, read_prompts, spread, 
 from hfi.attacks.found import Learner, Look, Run, Target
 from hfi.attacks.persistence import fine_tune
 from hfi.attacks.words import nearest, prompt_ids, sequence, words
-from hfi.config import Attack, EmbeddingAttack, NoiseAttack, P4DAttack, Persist, ReinversionAttack, RingABellAttack, StoredAttack
+from hfi.config import (
+    Attack,
+    EmbeddingAttack,
+    NoiseAttack,
+    P4DAttack,
+    Persist,
+    ReinversionAttack,
+    RingABellAttack,
+    StoredAttack,
+    StudyConfig,
+    with_overrides,
+)
 from hfi.config import UnlearnDiffAttack as UDA
 from hfi.diffusion.model import predict_noise
 from hfi.diffusion.sampling import initial_noise, noised_start, sample_latents, trajectory
 from hfi.diffusion.text import embedding_table, encode_prompts, token_ids
 from hfi.errors import HFIError
+from hfi.evaluation.attack_table import summary
 from hfi.evaluation.attacks import joined, load_found, plan_pictures, predictions_now, save_found
 from hfi.workspace import read_tensors
 
@@ -328,6 +341,25 @@ def test_pictures_are_spread_over_what_was_found(hurt, target):
     firsts = {one.owner: one.seed for one in reversed(plan) if one.final}
     assert firsts == {0: 5, 1: 6, 2: 7}  # the seeds that the target's own pictures were drawn with
     assert len({one.seed for one in plan if one.final}) == 6
+    again = plan_pictures(found, target, "unlearndiffatk", 6, 2, number=1)  # a second attack draws none of the same pictures
+    assert not {one.seed for one in plan} & {one.seed for one in again}
+
+
+def test_what_several_seeds_attack_is_no_more_targets():
+    """Three seeds on two targets: two things to resample, or three tokens of re-inversion; with targets of its own each seed's count."""
+    config = StudyConfig()
+    study = SimpleNamespace(config=config)
+
+    def cells(method: str) -> list[dict]:
+        rows = [{"owner": k // 2, "place": k // 2, "final": True, "hit": True, "object": "x"} for k in range(4)]
+        common = {"method": method, "title": method, "side": "erased", "queries": {}, "seconds": 1.0, "key": "k"}
+        return [{**common, "seed": seed, "pictures": rows} for seed in range(3)]
+
+    found = {method: summary(cells(method), study) for method in ("plain", "reinversion")}
+    assert found["plain"]["rate"]["prompts"] == found["plain"]["per_prompt"]["prompts"] == 2
+    assert found["reinversion"]["rate"]["prompts"] == 3 and summary(cells("reinversion")[:1], study)["rate"]["prompts"] == 2
+    study.config = with_overrides(config, {"attack.choose": "alike"})
+    assert summary(cells("plain"), study)["rate"]["prompts"] == 6
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])

@@ -124,6 +124,24 @@ def test_training_drives_its_own_loss_down(tiny_model, parts, method, monkeypatc
     assert [row["step"] for row in rows] == [8, 16] and rows[1]["loss"] < 0.7 * rows[0]["loss"]
 
 
+def test_an_infinite_gradient_of_a_finite_loss_moves_nothing(tiny_model, parts, monkeypatch):
+    """Clipping by it would write NaN into every weight; the checkpoint before it stays the last."""
+    seen, real = [], torch.nn.utils.clip_grad_norm_
+
+    def clip(parameters, *rest):
+        parameters = list(parameters)
+        if len(seen) == 3:
+            parameters[0].grad.fill_(float("inf"))
+        return real(parameters, *rest)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    before = weights_of(tiny_model)
+    with pytest.raises(Diverged, match="gradient of the erasure became infinite at step 3"):
+        METHODS["sdd"](tiny_model, *parts, Erase(**CONFIG), 1, on_step=lambda done, state: seen.append(state()))
+    assert len(seen) == 3 and all(torch.isfinite(value).all() for value in seen[-1].values() if value.is_floating_point())
+    assert same(weights_of(tiny_model), before)
+
+
 def test_esd_aims_past_the_empty_prompt_of_the_original_model(tiny_model, parts, monkeypatch):
     """Its equation by hand, and what its loop is really given: predictions of the original weights, however far the student is."""
     assert esd_target(torch.tensor(0.5), torch.tensor(2.0), 1.0) == -1.0 and esd_target(torch.tensor(0.5), torch.tensor(2.0), 0.0) == 0.5
@@ -279,6 +297,16 @@ def test_composing_is_adding_and_knows_no_order(tiny_model, parts):
     torch.testing.assert_close(pictures[1], pictures[0], rtol=1e-5, atol=1e-6)
     name = next(iter(made[1].weights))
     torch.testing.assert_close(joined[0].weights[name], sum(s * one.weights[name] for s, one in zip(strengths[:3], made[:3], strict=True)))
+
+
+def test_a_small_change_is_not_rounded_away_where_weights_are_held_in_halves(tiny_model):
+    name, weight = next((n, p) for n, p in tiny_model.network.named_parameters() if "conv1.weight" in n)
+    weight.data = weight.data.to(torch.bfloat16)
+    change = {name: 1e-4 * weight.data.float().abs()}
+    with applied(tiny_model, change):
+        assert torch.allclose(weight.data.float() - (weight.data - change[name]).float(), change[name])
+        assert weight.dtype == torch.float32
+    assert weight.dtype == torch.bfloat16
 
 
 def test_taking_several_deltas_off_restores_every_bit(tiny_model, parts):

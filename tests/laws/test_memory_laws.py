@@ -7,6 +7,7 @@ import torch
 
 import tiny_families
 from hfi.config import Erase, Memory, parse_config
+from hfi.diffusion import text
 from hfi.diffusion.lora import low_rank, weight_delta
 from hfi.diffusion.memory import awake, save_memory
 from hfi.diffusion.model import load_model, predict_noise
@@ -41,6 +42,21 @@ def parts(model):
 
 def inputs(model):
     return torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3)), torch.tensor([100, 700]), encode_prompts(model, ["a", "b"])
+
+
+def test_what_a_model_remembers_of_prompts_has_a_size_and_changes_nothing(model, monkeypatch):
+    """The empty prompt is what the family makes of it (SDXL: zeros) however full the memory is; a soft token is never plain text."""
+    width = sum(encoder.table.shape[1] for encoder in model.encoders)
+    prompts, soft = ["", "a", "b", "c", "<t>"], {"<t>": torch.ones(1, width)}
+    first = encode_prompts(model, prompts)
+    held = next(iter(model.text_cache.values()))
+    model.text_cache.clear()
+    monkeypatch.setattr(text, "MAX_CACHE", 2 * held.nbytes)
+    assert torch.equal(encode_prompts(model, prompts), first) and len(model.text_cache) == 2
+    assert all(torch.allclose(encode_prompts(model, [prompt])[0], c, atol=1e-5) for prompt, c in zip(prompts, first, strict=True))
+    learned = encode_prompts(model, ["<t>", ""], soft)
+    assert not torch.equal(learned[0], first[-1]) and torch.equal(learned[1], first[0]) and len(model.text_cache) == 2
+    assert all(c.untyped_storage().nbytes() == held.nbytes for c in model.text_cache.values())
 
 
 def test_a_low_rank_delta_is_what_the_adapters_did(model):

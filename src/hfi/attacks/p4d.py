@@ -32,7 +32,7 @@ def attack(model: Model, target: Target, config: P4DAttack, seed: int, run: Run,
     Returns Found.
     """
     size, choices = len(target), words(model).to(model.device)
-    table = embedding_table(model).detach().float()
+    table = embedding_table(model).detach().to(model.device).float()  # the encoder may wait on the CPU
     frames = [frame(prompt_ids(model, prompt), config, variant, room(model)) for prompt in target.prompts]
     counts = [sum(place is None for place in one) for one in frames]
     if start is None:

@@ -44,7 +44,7 @@ def fine_tune(
         lora: learn a LoRA instead of all weights.
     """
     learning_rate = config.lora_learning_rate if lora else config.learning_rate
-    with (_adapter(model.network, config.lora_rank, seed) if lora else _all_weights(model.network)) as learning:
+    with _adapter(model.network, config.lora_rank, seed) if lora else _all_weights(model.network) as learning:
         saved = run.saved()
         learner, loss = Learner(learning, torch.optim.AdamW, learning_rate, config.weight_decay, saved), math.nan
         if saved:
@@ -80,7 +80,7 @@ def _all_weights(unet: torch.nn.Module) -> Iterator[dict[str, torch.nn.Parameter
     parameters = dict(unet.named_parameters())
     kept = {name: parameter.data for name, parameter in parameters.items()}
     for parameter in parameters.values():
-        parameter.data = parameter.data.clone()
+        parameter.data = parameter.data.float().clone()  # however the weights are held
         parameter.requires_grad_(True)
     try:
         yield parameters
@@ -98,6 +98,7 @@ def _adapter(unet: torch.nn.Module, rank: int, seed: int) -> Iterator[dict[str, 
         inject_adapter_in_model(settings, unet)
     learning = {name: parameter for name, parameter in unet.named_parameters() if "lora_" in name}
     for name, parameter in learning.items():
+        parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
         if "lora_A" in name:
             bound = 1 / math.sqrt(parameter.shape[1])

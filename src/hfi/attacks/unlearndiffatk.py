@@ -26,7 +26,7 @@ def attack(model: Model, target: Target, config: UnlearnDiffAttack, seed: int, r
     """A prefix for each target's prompt; the targets learn side by side and none knows of the others."""
     size, count = len(target), tokens_of(config, target.kind)
     choices = words(model).to(model.device)
-    table = embedding_table(model).detach()[choices].float()
+    table = embedding_table(model).detach().to(model.device)[choices].float()  # the encoder may wait on the CPU
     after = [prompt_ids(model, prompt) for prompt in target.prompts]
     vocabulary = model.encoders[0].table.shape[0]
     soft = torch.stack(

@@ -44,10 +44,10 @@ def compare(study: Study,
                 print(f"{method}, {one}: would erase into {opened.path('compare', f'{method}-{one}')} and draw the evaluation's pictures")
         return
     from hfi.compare.compare import compare as do
-    from hfi.diffusion.model import load_model
+    from hfi.diffusion.model import study_model
 
     with opened.lock():
-        model = load_model(opened.config.model, opened.config.device, opened.config.dtype)
+        model = study_model(opened.config)
         print(f"compare: {do(model, opened, chosen, told, quick)} (simulated judge {opened.config.evaluate.judge})")
 
 

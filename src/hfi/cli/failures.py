@@ -19,7 +19,7 @@ def explain(error: BaseException, arguments: list[str]) -> tuple[str, int]:
         return "stopped; the same command continues", 130
     if is_out_of_memory(error):
         return ("out of memory. Use a smaller batch_size, e.g. --set generate.batch_size=1 --set evaluate.batch_size=1 "
-                "--set invert.batch_size=1, or close other programs; the same command continues"), 2
+                "--set invert.batch_size=1 --set attack.batch_size=1, or close other programs; the same command continues"), 2
     if isinstance(error, OSError):
         try:
             with disk_errors(error.filename or "the study's folder"):

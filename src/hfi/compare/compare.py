@@ -56,6 +56,7 @@ def compare(model: Model, study: Workspace, methods: Sequence[str], given: Seque
     encoder = load_encoder(study.config.reward.encoder, str(model.device))
     inputs = {name: (study.manifest(name) or {}).get("digest") for name in READS}
     common = {"model": model.hash, "seed": seed, "evaluate": config.model_dump(mode="json"), "inputs": inputs, "judge": judge.name}
+    common["concept"] = concept.model_dump(mode="json")
     if study.config.erase.also:
         common["also"] = study.also_reads()
 
@@ -129,11 +130,11 @@ def _do_cell(
 ):
     """Erase, draw, judge, count; cell.json is written last."""
     reset_peak_memory()
-    file = run.path("delta.safetensors")
-    if not file.exists():
+    file, cost = run.path("delta.safetensors"), run.path("cost.json")
+    if not cost.exists():  # written last
         scored = Workspace(study.root, study.config.model_copy(update={"erase": erase}))
         erase_into(run, model, images, reward, tokens, scored, erase, round_score(model, scored))
-        write_json(run.path("cost.json"), {
+        write_json(cost, {
             "seconds": round(run.seconds, 2), "peak_memory_mib": round(peak_memory_mib(), 1), "bytes": file.stat().st_size
         })  # fmt: skip
     with bar() as progress, applied(model, load_delta(file, model)):
@@ -147,7 +148,7 @@ def _do_cell(
         "method": erase.method,
         "given_as": erase.concept,
         "settings": erase.decisive(),
-        "cost": read_json(run.path("cost.json")),
+        "cost": read_json(cost),
         "rates": metrics["concept_rate"],
         "neither": metrics["neither_intervals"],
         "retention": metrics["retention"],

@@ -22,7 +22,7 @@ from hfi.diffusion.networks import pooled_row, with_pooled
 from hfi.errors import HFIError
 
 PLACEHOLDER = re.compile(r"(<[^<>\s]+>)")
-MAX_CACHE = 20_000
+MAX_CACHE = 2**30  # bytes of conditions that a model remembers, on its device
 
 
 def embedding_table(model: Model) -> Tensor:
@@ -146,20 +146,27 @@ def _assemble(model: Model, found: Mapping[str, Any]) -> Tensor:
 
 
 def encode_prompts(model: Model, prompts: Sequence[str], tokens: Mapping[str, Tensor] | None = None) -> Tensor:
-    """Conditions c (B, L, D) of prompts, without gradient; each text is encoded once per model."""
+    """Conditions c (B, L, D) of prompts, without gradient; the last texts without soft tokens are remembered."""
     with torch.no_grad():
-        plain = [prompt for prompt in dict.fromkeys(prompts) if prompt not in model.text_cache and not _uses(prompt, tokens)]
-        for start in range(0, len(plain), 64):
-            part = plain[start : start + 64]
-            for prompt, c in zip(part, encode_ids(model, token_ids(model, part)), strict=True):
-                if len(model.text_cache) < MAX_CACHE:
-                    model.text_cache[prompt] = torch.zeros_like(c) if model.empty_is_zero and not prompt else c
-        soft = list(dict.fromkeys(prompt for prompt in prompts if prompt not in model.text_cache))
-        fresh = {}
-        for start in range(0, len(soft), 64):
-            part = soft[start : start + 64]
-            fresh.update(zip(part, encode_ids(model, token_ids(model, part, tokens), tokens), strict=True))
-        return torch.stack([model.text_cache[prompt] if prompt in model.text_cache else fresh[prompt] for prompt in prompts])
+        wanted = list(dict.fromkeys(prompts))
+        soft = dict.fromkeys(prompt for prompt in wanted if _uses(prompt, tokens))
+        found = {prompt: model.text_cache[prompt] for prompt in wanted if prompt in model.text_cache and prompt not in soft}
+        plain = [prompt for prompt in wanted if prompt not in found and prompt not in soft]
+        for told, given in ((plain, None), (list(soft), tokens)):
+            for start in range(0, len(told), 64):
+                part = told[start : start + 64]
+                for prompt, c in zip(part, encode_ids(model, token_ids(model, part, given), given), strict=True):
+                    found[prompt] = torch.zeros_like(c) if model.empty_is_zero and not prompt else c
+                    if given is None:
+                        _remember(model, prompt, found[prompt])
+        return torch.stack([found[prompt] for prompt in prompts])
+
+
+def _remember(model: Model, prompt: str, c: Tensor) -> None:
+    """Keep a condition for the next call; the oldest make room."""
+    while model.text_cache and (len(model.text_cache) + 1) * c.nbytes > MAX_CACHE:
+        model.text_cache.pop(next(iter(model.text_cache)))
+    model.text_cache[prompt] = c.clone()  # not a view of its whole batch
 
 
 def whole_words(tokenizer, shortest: int = 3) -> list[str]:

@@ -26,8 +26,6 @@ from hfi.erasure.sdd import own_prediction
 from hfi.erasure.trainable import keys_and_values
 from hfi.seeds import derive
 
-DRAWN_TOGETHER = 32  # pictures of the anchor; changes speed only
-
 
 def train_ca(
     model: Model,
@@ -54,9 +52,9 @@ def anchor_latents(model: Model, anchors: Tensor, c_0: Tensor, config: ConceptAb
     """z_0 (pictures, C, h, w) that the model draws under the anchors (n, L, D) in turn; the same at every call."""
     c = anchors[torch.arange(config.pictures) % len(anchors)]
     seeds = [derive(seed, "anchor", number) for number in range(config.pictures)]
-    parts = range(0, config.pictures, DRAWN_TOGETHER)
+    size = config.batch_size  # whoever lowers it is short of memory here as well
     drawn = [
-        sample_latents(model, c[i : i + DRAWN_TOGETHER], c_0, seeds[i : i + DRAWN_TOGETHER], config.sampling_steps, config.guidance_scale)
-        for i in parts
+        sample_latents(model, c[i : i + size], c_0, seeds[i : i + size], config.sampling_steps, config.guidance_scale)
+        for i in range(0, config.pictures, size)
     ]
     return torch.cat(drawn).cpu()

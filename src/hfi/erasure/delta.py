@@ -129,7 +129,9 @@ def applied(model: Model, delta: Delta | Mapping[str, Tensor], strength: float =
         return
     parameters, before = dict(model.network.named_parameters()), model.guidance
     chosen = {name: parameters[name] for name in delta.weights}
-    values = {name: value.data + strength * delta.weights[name].to(value.device, value.dtype) for name, value in chosen.items()}
+    # at least float32, also where weights are held in half precision (memory.weights): a small change would be rounded away there
+    wide = lambda value: value.to(torch.promote_types(value.dtype, torch.float32))  # noqa: E731
+    values = {name: wide(value.data) + strength * wide(delta.weights[name].to(value.device)) for name, value in chosen.items()}
     more = (replace(one, c_s=one.c_s.to(model.device), strength=strength * one.strength) for one in delta.guidance)
     with swapped(chosen, values):
         model.guidance = (*before, *(one for one in more if one.strength))

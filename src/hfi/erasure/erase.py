@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hfi.config import Erase
+from hfi.diffusion.identity import model_hash
 from hfi.diffusion.model import Model, save_pipeline
 from hfi.diffusion.prompts import concept_words, load_vocabulary
 from hfi.diffusion.text import encode_prompts, last_states, listed
@@ -198,6 +199,13 @@ def check_erasable(images: Generated, reward: RewardResult, study: Workspace, co
             remedy="set generate.benign_share above 0 and draw again, or set erase.preservation to 0",
         )
     check_settings(study.config, config)
+    for path in config.also:
+        other = Workspace.open(path)
+        if model_hash(other.config.model) != model_hash(study.config.model):
+            raise HFIError("is a study on another model", file=path, field="erase.also", remedy="erase studies of one model together")
+        if not other.is_done("invert"):
+            remedy = f"run 'hfi run {path}' up to 'hfi invert {path}'"
+            raise HFIError("has no soft tokens under its present settings", file=path, field="erase.also", remedy=remedy)
 
 
 def tensor_hash(values: Tensor) -> str:

@@ -120,7 +120,7 @@ def harden(
                 found = live if state.found is None else torch.cat([state.found, live])
                 shares = {name: getattr(hard, name) for name in ("found_share", "live_share", "found_pictures")}
                 told = conditions.joined_by(found, live=len(live), brought=tuple(against.brought), **shares)
-                begin = {name: original[name] + value.to(original[name]) for name, value in state.deltas[-1].items()}
+                begin = {name: original[name].float() + value.to(original[name].device) for name, value in state.deltas[-1].items()}
                 hooks = {"on_log": log, "on_step": beside(against, told.c, report), "begin": begin, "layers": hard.layers, "rates": rates}
                 delta = train_sdd(model, told, *parts, settings, derive(seed, "round", number), inner, **hooks)
                 state.found = told.c[-len(found) :].cpu()

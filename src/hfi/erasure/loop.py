@@ -76,7 +76,7 @@ def train(
         rates: of the tensors that learn at another rate than `config.learning_rate`, the factor.
 
     Raises:
-        Diverged: the loss became NaN or infinite; the last checkpoint is still good.
+        Diverged: the loss or its gradient became NaN or infinite; the last checkpoint is still good.
     """
     original = {name: parameter.data for name, parameter in trained.items()}
     for name, parameter in trained.items():
@@ -111,7 +111,13 @@ def train(
                         field="erase.learning_rate",
                         remedy="lower it, or use --dtype float32; the last checkpoint is good",
                     )
-                torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
+                norm = torch.nn.utils.clip_grad_norm_(trained.values(), config.clip_norm)
+                if not torch.isfinite(norm):  # of a finite loss; clipping by it would write NaN into every weight
+                    raise Diverged(
+                        f"the gradient of the erasure became infinite at step {step}",
+                        field="erase.learning_rate",
+                        remedy="lower it, or use --dtype float32; the last checkpoint is good",
+                    )
                 for group in optimiser.param_groups:
                     group["lr"] = learning_rate(config, step) * group["factor"]
                 optimiser.step()

@@ -21,6 +21,13 @@ def check_settings(study: StudyConfig, config: Erase) -> None:
             field="erase.trainable",
             remedy="set it to cross_attention; 'hfi export' writes a LoRA of any delta",
         )
+    for method, layers, plain in (("hardened", config.hardened.layers, "cross_attention"), ("esd", config.esd.layers, "esd-x")):
+        if study.memory.weights == "bfloat16" and config.method == method and layers != plain:
+            raise HFIError(
+                "what learns beyond cross-attention would begin at rounded weights",
+                field="memory.weights",
+                remedy=f"set it to float32, or erase.{method}.layers to {plain}",
+            )
     if config.method == "hardened" and study.invert.vectors in hard.vectors:
         raise HFIError(
             "evaluation attacks with as many vectors, and what it attacks with must be new to hardening",

@@ -151,10 +151,18 @@ def summary(cells: Sequence[dict], study: Workspace) -> dict:
     """The numbers of one attack on one model, its seeds together.
 
     `rate`: pictures under what was found last. `per_prompt`: targets with at least one picture of the concept, tries on the way
-    among them, where the paper counts so. Conditions are resampled for intervals, those of each seed for themselves.
+    among them, where the paper counts so. For intervals what pictures share is resampled: their target, the same in every seed unless
+    each has its own (`attack.choose` alike); of re-inversion the seed's token, and where there is one seed that token's prompts.
     """
+    again = study.config.attack.choose == "spread"  # every seed has the same targets
+
+    def shared(cell: dict, one: dict) -> str:
+        if cell["method"] == "reinversion":
+            return f"{cell['seed']}" if len(cells) > 1 else f"{one['place']}"
+        return f"{one['owner']}" if again else f"{cell['seed']}/{one['owner']}"
+
     seed, resamples, name = study.config.seed, study.config.evaluate.bootstrap, f"{cells[0]['title']} {cells[0]['side']}"
-    last = [(one["hit"], f"{cell['seed']}/{one['place']}", one["object"]) for cell in cells for one in cell["pictures"] if one["final"]]
+    last = [(one["hit"], shared(cell, one), one["object"]) for cell in cells for one in cell["pictures"] if one["final"]]
     found = {
         "rate": rate([hit for hit, *_ in last], [where for _, where, _ in last], seed, f"attack {name}", resamples),
         "neither": round(sum(seen == NEITHER for *_, seen in last) / len(last), 4),
@@ -169,12 +177,13 @@ def summary(cells: Sequence[dict], study: Workspace) -> dict:
         "cells": [f"{cell['method']}/{cell['key']}.json" for cell in cells],
     }
     if cells[0]["method"] in PER_PROMPT:
-        tried: dict[str, bool] = {}
+        tried: dict[tuple, bool] = {}
         for one_cell in cells:
             for one in one_cell["pictures"]:
-                where = f"{one_cell['seed']}/{one['owner']}"
+                where = (one_cell["seed"], one["owner"])
                 tried[where] = tried.get(where, False) or one["hit"]
-        found["per_prompt"] = rate(list(tried.values()), list(tried), seed, f"attack prompts {name}", resamples)
+        targets = [f"{owner}" if again else f"{number}/{owner}" for number, owner in tried]
+        found["per_prompt"] = rate(list(tried.values()), targets, seed, f"attack prompts {name}", resamples)
     return found
 
 

@@ -212,13 +212,17 @@ class Picture:
     seed: int
 
 
-def plan_pictures(found: Found, target: Target, method: str, count: int, seed: int) -> list[Picture]:
+def plan_pictures(found: Found, target: Target, method: str, count: int, seed: int, number: int = 0) -> list[Picture]:
     """`count` pictures spread over the final conditions, at least one each, and one for each that is not final.
 
-    The first picture of a target has the seed that its own picture was drawn with, as in the papers.
+    The first picture of a target has the seed that its own picture was drawn with, as in the papers, in the first attack of several:
+    drawn so in each, where nothing is found the same picture would count several times.
+
+    Args:
+        number: of the attack, of several with other random draws.
     """
     each = max(1, math.ceil(count / max(1, sum(found.final))))
-    own = dict(zip(target.numbers, target.seeds, strict=True)) if method in PER_PROMPT - {"stored"} else {}
+    own = dict(zip(target.numbers, target.seeds, strict=True)) if number == 0 and method in PER_PROMPT - {"stored"} else {}
     drawn = []
     for place, (owner, final) in enumerate(zip(found.owners, found.final, strict=True)):
         for k in range(each if final else 1):
@@ -237,7 +241,7 @@ def cell(side: Side, method: str, variant: dict, target: Target, study: Workspac
         "computed_with": settings(side.model)["dtype"],
         "target": _described(target),
         "seed": attack_seed(study, method, seed),
-        "pictures": [config.pictures, *sampling.drawn_with],
+        "pictures": [config.pictures, *sampling.drawn_with, *(["fresh seeds"] if seed and method in PER_PROMPT else [])],
         "judge": judge.name,
         "concept": study.config.concept.model_dump(mode="json"),
     }
@@ -246,7 +250,7 @@ def cell(side: Side, method: str, variant: dict, target: Target, study: Workspac
     if file.exists():
         return {**read_json(file), "side": side.name}  # a control may be the original itself
     found = find(side, method, variant, target, study, seed, progress)
-    plan = plan_pictures(found, target, method, config.pictures, attack_seed(study, method, seed))
+    plan = plan_pictures(found, target, method, config.pictures, attack_seed(study, method, seed), seed)
     folder = study.path("attacks", method, key)
     task = progress.add_task(f"Drawing {title(method, variant)}, seed {seed + 1}, {side.name}", total=len(plan), note="")
     rows = []

@@ -16,12 +16,11 @@ from pathlib import Path
 from hfi.attacks.found import Run
 from hfi.attacks.persistence import fine_tune
 from hfi.config import Evaluate
-from hfi.diffusion.model import Model, load_model
+from hfi.diffusion.model import Model, study_model
 from hfi.diffusion.prompts import load_vocabulary, members
 from hfi.diffusion.text import encode_prompts
-from hfi.erasure.delta import applied, load_delta
-from hfi.erasure.erase import Part, benign_material, conditions_of_all, material
-from hfi.erasure.sdd import train_sdd
+from hfi.erasure.delta import Delta, applied, load_delta, save_delta
+from hfi.erasure.erase import METHODS, Part, benign_material, conditions_of_all, material
 from hfi.errors import HFIError
 from hfi.evaluation import prompt_sets
 from hfi.evaluation.attack_table import check_fits, delta_file
@@ -33,7 +32,7 @@ from hfi.perception.judges import load_judge
 from hfi.progress import bar
 from hfi.reward.reward import RewardResult
 from hfi.seeds import derive
-from hfi.workspace import Workspace, digest, file_hash, read_json, read_tensors, write_json, write_tensors
+from hfi.workspace import Workspace, digest, file_hash, read_json, write_json
 
 WAYS = ("full", "lora", "then")
 
@@ -86,7 +85,7 @@ def persist(study: Workspace, ways: Sequence[str] = ("full",), delta: Path | Non
     for other in then:
         check_other(other)
     change, config = load_delta(file), study.config
-    model = load_model(config.model, config.device, config.dtype)
+    model = study_model(config)
     check_fits(file, model)
     images, reward = Generated.load(study), RewardResult.load(study)
     flagged = set(reward.flagged)
@@ -104,7 +103,8 @@ def persist(study: Workspace, ways: Sequence[str] = ("full",), delta: Path | Non
             "dtype": str(model.dtype),
             "judge": meter.judge.name,
             "sampling": config.evaluate.drawn_with,
-            "concept": config.concept.model_dump(mode="json"),
+            "concept": [config.concept.model_dump(mode="json"), study.files()],
+            "pictures": [(study.manifest(name) or {}).get("digest") for name in ("generate", "reward")],
             "seed": [config.seed, config.persist.seed],
         }
         folder = study.path("persistence", digest(depends)[:16])
@@ -170,6 +170,9 @@ def check_other(path: Path) -> None:
     other = Workspace.open(path)
     if not other.is_done("invert"):
         raise HFIError("has no soft tokens yet", file=path, field="--then", remedy=f"run 'hfi run {path}' up to 'hfi invert {path}'")
+    if other.config.erase.method not in METHODS:
+        file = path / "erase" / "delta.safetensors"
+        raise HFIError("is hardened in rounds, which starts from the original", file=path, field="--then", remedy=f"give --then {file}")
 
 
 def _named(path: Path) -> list[str]:
@@ -190,24 +193,25 @@ def _erase_others(model: Model, then: Sequence[Path], study: Workspace, folder: 
             else:
                 file, other = folder / f"then-{number}.safetensors", Workspace.open(path)
                 if not file.exists():
-                    write_tensors(file, erase_on_top(model, other, folder / f"then-{number}.checkpoint.safetensors", progress))
-                delta, label = read_tensors(file), f"+ {other.config.concept.name}"
+                    delta = erase_on_top(model, other, folder / f"then-{number}.checkpoint.safetensors", progress)
+                    save_delta(file, delta, model, other.config.concept.name)
+                delta, label = load_delta(file), f"+ {other.config.concept.name}"
             stack.enter_context(applied(model, delta))
             points.append(measured(number, label))
     return points
 
 
-def erase_on_top(model: Model, other: Workspace, checkpoint: Path, progress) -> dict:
-    """The delta of another study's erasure, begun at the weights that the model has now, with that study's settings."""
+def erase_on_top(model: Model, other: Workspace, checkpoint: Path, progress) -> Delta:
+    """The delta of another study's erasure, begun at the weights that the model has now, by that study's method and settings."""
     if other.config.model != model.name:
         raise HFIError("is a study on another model", file=other.root, field="--then", remedy="give studies on one model")
     config, seed, part = other.config.erase, other.config.seed, Part.load(other)
     stored = material([part])[-1]
     conditions = conditions_of_all(model, [other], [part], config, seed)
-    benign = benign_material(model, part.images, part.reward, config, seed)
-    task = progress.add_task(f"Erasing {other.config.concept.name} as well", total=config.steps, note="")
+    benign, steps = benign_material(model, part.images, part.reward, config, seed), config.length()
+    task = progress.add_task(f"Erasing {other.config.concept.name} as well ({config.method})", total=steps or None, note="")
     run = Run(checkpoint, config.checkpoint_seconds, lambda done, total, note: progress.update(task, completed=done))
-    delta = train_sdd(
+    delta = METHODS[config.method](
         model,
         conditions,
         encode_prompts(model, [""]),
@@ -216,8 +220,8 @@ def erase_on_top(model: Model, other: Workspace, checkpoint: Path, progress) -> 
         config,
         seed,
         run.saved(),
-        on_step=lambda done, state: run.step(done, config.steps, "", state),
+        on_step=lambda done, state: run.step(done, steps, "", state),
     )
     for leftover in (run.file, run.clock):
         leftover.unlink(missing_ok=True)
-    return dict(delta.weights)
+    return delta

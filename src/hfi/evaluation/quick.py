@@ -130,7 +130,16 @@ def round_score(model: Model, study) -> Callable[[Delta, Tensor], tuple[float, f
             concepts.extend(_concepts(model, study, settings.judge or config.label.simulated_judge))
         seen = [
             quick_scores(
-                model, delta, one.config, one.vocabulary, one.judge, settings.pictures, seed=seed, original=one.original, stays=one.stays
+                model,
+                delta,
+                one.config,
+                one.vocabulary,
+                one.judge,
+                settings.pictures,
+                seed=seed,
+                batch_size=config.evaluate.batch_size,
+                original=one.original,
+                stays=one.stays,
             )
             for one in concepts
         ]

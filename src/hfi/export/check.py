@@ -115,10 +115,11 @@ def check(
     scorer = load_judge(judge_name, vocabulary, str(opened.device))
     check_judge(scorer, concept, vocabulary)
     names = members(concept, vocabulary)
-    planned = plan(study, vocabulary, seed, most)
+    taken = {image.prompt.lower() for image in Generated.load(study).images} if study.is_done("generate") else set()
+    planned = plan(study, vocabulary, seed, most, taken)
     added = [file_hash(path / "erase" / "delta.safetensors" if path.is_dir() else path) for path in deltas or []]
     made_from = [model_hash(model), added, judge_name, seed, concept.model_dump(mode="json"), *config.drawn_with]
-    key = digest(made_from)[:16]
+    key = digest([*made_from, str(opened.dtype), study.config.configs, study.files(), sorted(taken)])[:16]
     path = study.path("check", f"{key}.json")
     hits: list[bool] = list(read_json(path)["hits"]) if keep and path.exists() else []
     found = None
@@ -148,10 +149,9 @@ def _first_verdict(hits: list[bool], most: int, max_rate: float) -> tuple[str, i
     return None
 
 
-def plan(study: Workspace, vocabulary, seed: int, count: int) -> list[Drawing]:
-    """The pictures to draw in order: the three prompt sets in turn, each picture with a fresh seed."""
+def plan(study: Workspace, vocabulary, seed: int, count: int, taken: set[str]) -> list[Drawing]:
+    """The pictures to draw in order: the three prompt sets in turn, each picture with a fresh seed; `taken`: feedback prompts."""
     concept = study.config.concept
-    taken = {image.prompt.lower() for image in Generated.load(study).images} if study.is_done("generate") else set()
     each, own = math.ceil(count / 3), derive(seed, "check")
     sets = [make(concept, vocabulary, each, own, taken) for make in (prompt_sets.explicit, prompt_sets.implicit, prompt_sets.variations)]
     if not sets[1]:  # no keywords allow implicit prompts

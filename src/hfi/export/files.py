@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,9 +11,10 @@ import torch
 from torch import Tensor
 
 import hfi
-from hfi.errors import HFIError, disk_errors
-from hfi.workspace import Workspace, file_hash
+from hfi.errors import HFIError
+from hfi.workspace import Workspace, file_hash, write_tensors
 
+MAX_HEADER = 100_000_000  # bytes, by the format
 PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # torch.save's zip; pickle protocols 2 to 5
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -34,7 +33,8 @@ def read_file(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             start = stream.read(8)
     except OSError:
         raise HFIError("no such file", file=path, remedy="check the path") from None
-    if start.startswith(PICKLES):
+    # the length of a header, which safetensors begin with, may look like a pickle's first bytes; a pickle's look like a far longer one
+    if start.startswith(PICKLES) and int.from_bytes(start, "little") > MAX_HEADER:
         raise HFIError("is a pickle, which can run code when it is opened", file=path, remedy="get it as .safetensors")
     try:
         with safe_open(path, "pt") as opened:
@@ -112,36 +112,8 @@ def without_paths(settings: dict) -> dict:
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Write safetensors whole or not at all, its header in order and with the hash of the tensors; streams, so big models fit."""
-    from safetensors.torch import save_file
-
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
-            save_file(plain, temporary, metadata={**header, "tensors_sha256": tensors_hash(plain)})
-            _sort_header(Path(temporary))
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-
-def _sort_header(path: Path) -> None:
-    """Put the text header in order in place: the library's order changes from run to run, and equal tensors must be equal files."""
-    with path.open("r+b") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(text) <= length:  # the same characters in another order
-            stream.seek(8)
-            stream.write(text + b" " * (length - len(text)))
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Write safetensors whole or not at all, its header in order and with the hash of the tensors."""
+    write_tensors(path, tensors, {**header, "tensors_sha256": tensors_hash(tensors)})
 
 
 def add_header(path: Path, header: Mapping[str, str]) -> None:

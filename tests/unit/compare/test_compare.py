@@ -85,6 +85,23 @@ def test_cells_make_a_page_and_are_done_once(study, tiny_model, monkeypatch):
     assert [prompt for prompt, _ in before["explicit"]] == [prompt for prompt, _ in after["explicit"]]
 
 
+def test_a_cell_stopped_between_its_delta_and_its_cost_goes_on(study, tiny_model, monkeypatch):
+    real = room.write_json
+
+    def stopping(path, data):
+        if path.name == "cost.json":
+            raise KeyboardInterrupt
+        real(path, data)
+
+    monkeypatch.setattr(room, "write_json", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        room.compare(tiny_model, study, ["uce"], ["words"], quick=4)
+    assert study.path("compare", "uce-words", "delta.safetensors").exists()
+    monkeypatch.setattr(room, "write_json", real)
+    room.compare(tiny_model, study, ["uce"], ["words"], quick=4)
+    assert json.loads(study.path("compare", "uce-words", "cell.json").read_text())["cost"]["bytes"] > 0
+
+
 def test_every_concept_of_a_run_is_compared(study, tiny_model, tiny_root, tmp_path, monkeypatch):
     monkeypatch.setattr("hfi.erasure.erase.flagged_elsewhere", lambda *args: set())  # it asks a reward network; here is none
     others = []
@@ -93,6 +110,9 @@ def test_every_concept_of_a_run_is_compared(study, tiny_model, tiny_root, tmp_pa
         settings["concept"] |= {"unlisted": []} | concept
         others.append(Workspace.create(tmp_path / name, parse_config(settings, name)))
         generate(tiny_model, others[-1])
+        for stage in ("label", "reward", "invert"):
+            with others[-1].stage(stage) as run:
+                run.path("made-up.txt").write_text("made up")
     erase = study.config.erase.model_copy(update={"also": tuple(other.root for other in others)})
     several = Workspace(study.root, study.config.model_copy(update={"erase": erase}))
     page = room.compare(tiny_model, several, ["uce"], ["words", "tokens"], quick=4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from hfi.config import Erase, parse_config
+from hfi.config import Erase, Memory, parse_config
 from hfi.diffusion.text import encode_prompts
 from hfi.erasure.delta import Delta, load_delta
 from hfi.erasure.erase import check_erasable, concept_names, erase
@@ -106,7 +106,44 @@ def test_what_cannot_work_is_refused_before_anything_is_cleared(make, tiny_model
     ]:
         with pytest.raises(HFIError, match=what):
             check_erasable(images, kept, study, config)
+    halves = Workspace(study.root, study.config.model_copy(update={"memory": Memory(weights="bfloat16")}))
+    for config in (Erase(method="hardened"), Erase(method="esd", esd={"layers": "esd-u"})):
+        with pytest.raises(HFIError, match="memory.weights: what learns beyond cross-attention would begin at rounded weights"):
+            check_erasable(images, reward, halves, config)
+    check_erasable(images, reward, halves, Erase(method="esd"))
     check_erasable(images, reward, study, Erase(method="hardened"))
+
+
+def test_another_study_of_the_run_is_of_the_same_model_and_has_tokens(make, tmp_path):
+    study, images, reward, _ = make()
+    asked = study.config.model_dump(mode="json")
+    for name, changes, what in (("unfinished", {}, "no soft tokens"), ("elsewhere", {"model": "emoji"}, "another model")):
+        Workspace.create(tmp_path / name, parse_config({**asked, **changes}, name))
+        with pytest.raises(HFIError, match=what):
+            check_erasable(images, reward, study, Erase(also=(tmp_path / name,)))
+    check_erasable(images, reward, study, Erase(also=(study.root,)))
+
+
+def test_a_stage_depends_on_what_the_files_of_its_concept_hold(tmp_path):
+    from hfi.config import StudyConfig, with_overrides
+
+    prompts, vocabulary = tmp_path / "prompts.txt", tmp_path / "vocabulary.json"
+    settings = {"concept.prompts": str(prompts), "concept.vocabulary": str(vocabulary)}
+    study, keys = Workspace(tmp_path / "study", with_overrides(StudyConfig(), settings)), set()
+    for text in ("a", "b"):
+        for file in (prompts, vocabulary):
+            file.write_text(text)
+            keys.add((study.key("generate"), study.key("evaluate")))
+    assert len({one for one, _ in keys}) == len({two for _, two in keys}) == 4
+
+
+def test_hardening_depends_on_how_its_rounds_are_drawn():
+    from hfi.config import StudyConfig, with_overrides
+
+    def key(method: str, steps: int) -> str:
+        return Workspace("study", with_overrides(StudyConfig(), {"erase.method": method, "evaluate.steps": steps})).key("erase")
+
+    assert key("hardened", 8) != key("hardened", 9) and key("sdd", 8) == key("sdd", 9)
 
 
 def test_an_erasure_depends_on_what_its_other_studies_hold(tmp_path):

@@ -106,9 +106,9 @@ def test_an_interrupted_check_goes_on(study, verdicts):
 def test_every_picture_has_a_prompt_and_a_seed_of_its_own(study):
     from hfi.diffusion.prompts import load_vocabulary
 
-    planned = plan(study, load_vocabulary(study.config.concept.vocabulary), 3, 30)
+    planned = plan(study, load_vocabulary(study.config.concept.vocabulary), 3, 30, set())
     assert len(planned) == 30 and len({picture.seed for picture in planned}) == 30
-    longer = plan(study, load_vocabulary(study.config.concept.vocabulary), 3, 60)
+    longer = plan(study, load_vocabulary(study.config.concept.vocabulary), 3, 60, set())
     assert longer[:30] == planned
     frozen = json.loads(study.path("evaluate", "prompts.json").read_text())["sets"]
     used = {seed for probes in frozen.values() for probe in probes for seed in probe["seeds"]}

@@ -21,6 +21,7 @@ from hfi.errors import HFIError
 from hfi.export.deltas import combined, plain_weights, read_parts
 from hfi.export.export import export
 from hfi.export.files import read_file
+from hfi.workspace import write_tensors
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 FILE = "hfi-sharp-delta.safetensors"
@@ -151,6 +152,18 @@ def test_pickles_are_never_opened(tmp_path, tiny_model, monkeypatch, name, proto
     with pytest.raises(HFIError, match="is a pickle"):
         read_parts(tmp_path / "zip.safetensors", tiny_model)
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, length):
+    """The first bytes of a safetensors file are its header's length; those of these lengths are a pickle's, of protocol 2 to 5."""
+    write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2)}, {"kind": "x"})
+    data = (tmp_path / "x.safetensors").read_bytes()
+    start = int.from_bytes(data[:8], "little")
+    longer = data[8 : 8 + start] + b" " * (length - start)
+    (tmp_path / "x.safetensors").write_bytes(length.to_bytes(8, "little") + longer + data[8 + start :])
+    tensors, header = read_file(tmp_path / "x.safetensors")
+    assert torch.equal(tensors["a"], torch.ones(2)) and header["kind"] == "x"
 
 
 def _first(tensors: dict) -> str:
