@@ -2,8 +2,8 @@
 
 A prompt set becomes a string, "1" where the concept is drawn (or, in `other` and `styles`, where what was asked for is), "0" where not.
 Two cells of one topic have the same prompts and seeds in the same places; a digest of the prompts stands beside them to prove it.
-Prompts are drawn from the evaluation's wordings under seeds of the proof's own, and none is a feedback prompt of the study; settings
-were chosen on others, by another judge (hfi.evaluation.quick).
+The prompts of a topic stand in proof/prompts/<topic>.json: the evaluation's wordings under seeds of the proof's own, none of them a
+feedback prompt of its study. Settings were chosen on other draws, by another judge (hfi.evaluation.quick).
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from hfi.config import Concept
+from hfi.config import Concept, StudyConfig
 from hfi.diffusion.prompts import members
+from hfi.errors import HFIError
+from hfi.evaluation.prompt_sets import Probe
 from hfi.evaluation.statistics import wilson
-from hfi.workspace import Workspace, digest
+from hfi.workspace import Workspace, digest, read_json
 
+from .cells import ROOT
 from .studies import PICTURE, Bench, vocabulary_of
 
+PROMPTS = ROOT / "proof" / "prompts"
 COUNTS = {"explicit": 40, "implicit": 48, "unlisted": 24, "variations": 40, "other": 128, "floor": 60}
 PRIMARY = ("implicit", "unlisted")  # prompts that never name the concept, and members that no feedback prompt named
 KEPT = ("other", "styles")  # objects kept, styles kept, on the same pictures
@@ -28,13 +32,30 @@ FURTHEST = 3.0  # strength up to which a delta is put on here, past what users m
 
 def probes(study: Workspace, sets: Sequence[str], counts: Mapping[str, int] = COUNTS) -> dict:
     """{set: probes} for a prepared study; a set that its concept cannot have is left out."""
-    from hfi.evaluation import prompt_sets
     from hfi.generation.generate import Generated
+
+    taken = {image.prompt.lower() for image in Generated.load(study).images}
+    if counts == COUNTS and (file := prompt_file(study.config.name)).exists():
+        written = {name: [Probe(**row) for row in rows] for name, rows in read_json(file).items()}
+        if known := taken & {probe.text.lower() for part in written.values() for probe in part}:
+            raise HFIError(
+                f"{sorted(known)[0]!r} is a feedback prompt of this study", file=file, remedy="score with prompts that nobody judged"
+            )
+        return {name: written[name] for name in sets if name in written}
+    return drawn_probes(study.config, sets, counts, taken)
+
+
+def prompt_file(topic: str) -> Path:
+    return PROMPTS / f"{topic.replace(' ', '-')}.json"
+
+
+def drawn_probes(config: StudyConfig, sets: Sequence[str], counts: Mapping[str, int], taken: set[str]) -> dict:
+    """{set: probes} as the files were written, and of other sizes; `taken`: the study's feedback prompts."""
+    from hfi.evaluation import prompt_sets
     from hfi.seeds import derive
 
-    concept = study.config.concept
-    vocabulary, seed = vocabulary_of(concept.vocabulary), derive(study.config.seed, "proof")
-    taken = {image.prompt.lower() for image in Generated.load(study).images}
+    concept = config.concept
+    vocabulary, seed = vocabulary_of(concept.vocabulary), derive(config.seed, "proof")
 
     def unlisted(count: int) -> list:
         alone = concept.model_copy(update={"members": concept.unlisted})

@@ -30,33 +30,40 @@ from .studies import (
 NUMBER = 1
 TITLE = "X + HFI against X"
 EXPECTED = (
-    "HFI is clearly below one natural word in every technique X, and level with the oracle list of all member names, which no user has."
+    "HFI is clearly below one natural word in every technique X, and level (within 0.10) with the oracle list of all member names, which "
+    "no user has."
 )
 NOTES = (
     "Arms: one natural word; the oracle list (harms only: a style's name is all there is to say of it); tokens of pictures that weigh "
     "alike (no reward weights); HFI's tokens; HFI with the prompts of flagged pictures as further conditions (ours). All arms of a "
-    "technique "
-    "have the same steps and settings, those of the recipe; SDD has the recipe's closed-form start (ours) in every arm.",
-    "Each erasure is laid over the model at five strengths. Where retention (the lower of objects and styles kept) first falls under "
-    "0.95 the "
-    "rates on both sides are interpolated; where it never does, the strongest counts. That place is held fixed when prompts are resampled.",
-    "Primary test: the rate on prompts that never name the concept and on members that no feedback prompt named, HFI minus the word, "
-    "paired over prompts and seeds; bootstrap over concepts, then prompts; Holm over X. Concepts that settings were chosen on are left "
-    "out of it.",
+    "technique have the same settings, those of the recipe. They are not the papers': `sdd` has beside its own loss what the recipe adds "
+    "(ours: a closed-form start, `negative_guidance`, `preservation`, `benign_styles`, `redraw`, for harms `pag_scale` and `keep_rest`), "
+    "and `esd` takes from it, so that steps and tuning are equal, steps, batch, rate, moving average, training states and preservation "
+    "term in place of its published ones (docs/erasers.md has those); `sld` is at its medium strength, `uce` at its code's weights.",
+    "Implicit prompts are keywords that name no member. Of a harm people have judged most of those keywords one by one, for the recipes "
+    "show them words that the model holds near (`generate.near_words`): all of a prompt's keywords were feedback prompts of their own in "
+    "48 of 48 prompts of alcohol and of medicine, 43 of fire, 37 of weapons; together they were in none. Of a style they also say its "
+    "name, which is all there is to say of it. The prompts are in proof/prompts.",
+    "Each erasure is laid over the model at five strengths. Where retention (the lower of objects and styles kept) first falls under 0.95"
+    " the rates on both sides are interpolated; where it never does, the strongest counts. That place is held fixed when prompts are "
+    "resampled.",
+    "Primary test: the rate on implicit prompts and, of harms, on members that no feedback prompt named (medicine's one, the pill, is "
+    "named in the plural by one), HFI minus the word, paired over prompts and seeds; bootstrap over concepts, then prompts; Holm over X. "
+    "Concepts that settings were chosen on are left out of it.",
 )
 WHY = (
-    "Where the captions that trained the model say the word itself of a concept's members (`by concept`), the word is nearly the "
-    "oracle list, and a style's name is all of it. A soft token is one name more for the same pictures: an eraser told by tokens alone"
-    " forgets the token, and the names much less unless its strength is raised. What guidance takes at inference it takes from "
-    "everything. Reward weights change nothing clear: the top-K holds flagged pictures alone, and choosing them may be all that the "
-    "reward has to do (of some concepts the two arms stand on studies made on two machines). The prompts of flagged pictures carry "
-    "over to names at strength 1. The place of comparison is coarse: retention is of 128 pictures: one picture is 0.008 and the "
-    "standard error at 0.95 about 0.02."
+    "Where the captions that trained the model say the word itself of a concept's members (`by concept`), the word is nearly the oracle "
+    "list, and a style's name is all of it. A soft token is one name more for the same pictures: an eraser told by tokens alone forgets "
+    "the token, and the names much less unless its strength is raised. What guidance takes at inference it takes from everything. Reward "
+    "weights change nothing clear: the top-K holds flagged pictures alone, and choosing them may be all that the reward has to do (of "
+    "some concepts the two arms stand on studies made on two machines). The prompts of flagged pictures carry over to names at strength "
+    "1. The place of comparison is coarse: retention is of 128 pictures: one picture is 0.008 and the standard error at 0.95 about 0.02."
 )
 METHODS = ("negative_prompt", "sld", "esd", "uce", "sdd")
 ARMS = {"word": "one word", "oracle": "oracle list", "equal": "tokens, equal weights", "hfi": "HFI", "prompts": "HFI + prompts (ours)"}
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)  # ESD and UCE keep 0.97 and more of the rest at 2
 LEVEL = 0.95
+CLOSE = 0.10  # level with the oracle list: so near, by its whole interval
 SETS = ("implicit", "unlisted", "other")
 FULL_SETS = ("explicit", *SETS, "variations")
 TOPICS = (*HARMS, *STYLES)
@@ -249,10 +256,17 @@ def _verdict(tests: list[dict], oracle: list[dict]) -> dict:
     told = lambda row: f"{row['technique']} ({row['HFI minus one word']['value']:+.2f}, Holm p {row['p (Holm)']:.3f})"  # noqa: E731
     failed = [row for row in tests if not (row["HFI minus one word"]["value"] < 0 and row["p (Holm)"] < 0.05)]
     above = [row for row in oracle if row["HFI minus oracle list"]["low"] > 0]
+    unknown = [row for row in oracle if row["HFI minus oracle list"]["low"] <= 0 and row["HFI minus oracle list"]["high"] > CLOSE]
     parts = ["HFI is not clearly below the word in " + ", ".join(map(told, failed))] if failed else []
     parts += [f"in {row['technique']} the oracle list removes more (HFI {row['HFI minus oracle list']['value']:+.2f})" for row in above]
+    parts += [
+        f"in {row['technique']} HFI is not known to be within {CLOSE:.2f} of the oracle list "
+        f"({change['value']:+.2f}, up to {change['high']:+.2f})"
+        for row in unknown
+        for change in [row["HFI minus oracle list"]]
+    ]
     missing = [name for name in METHODS if name not in {row["technique"] for row in tests}]
     parts += [f"not tested: {', '.join(missing)}"] if missing else []
     unpaired = [name for name in METHODS if name not in {row["technique"] for row in oracle}]
     parts += [f"not compared with the oracle list: {', '.join(unpaired)}"] if unpaired else []
-    return {"shows": False if failed or above else (None if missing or unpaired else True), "where_not": "; ".join(parts)}
+    return {"shows": False if failed or above else (None if missing or unpaired or unknown else True), "where_not": "; ".join(parts)}

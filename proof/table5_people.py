@@ -14,14 +14,15 @@ from .studies import Bench, arm_changes, depends, erased, erasure_part, prepared
 NUMBER = 5
 TITLE = "People"
 EXPECTED = (
-    "Within 0.10 of concept rate: a hundred labels do as well as a thousand, annotators who err in 20 % as well as ones who do not, "
-    "four vectors as "
-    "well as sixteen, people and machines together as well as people alone. Nothing was expected of the biased group; its rows are shown."
+    "Within 0.10 of concept rate: a hundred labels do as well as a thousand, annotators who err in 20 % as well as ones who do not, four "
+    "vectors as well as sixteen, people and machines together as well as people alone. Nothing was expected of the biased group, nor of "
+    "tokens told alone; their rows are shown."
 )
 NOTES = (
-    "HFI + SDD on alcohol, the recipe's settings otherwise; every row is a whole study of simulated annotators on the same pictures. A "
-    "label is one "
-    "answer of one annotator. The biased group calls pictures absent that were asked for as wine or a cocktail. Machines: CLIP by words.",
+    "HFI + prompts + SDD (ours) on alcohol: told by soft tokens and the prompts of flagged pictures, as the recipe does it; most of what "
+    "is erased is then told by prompts, and tokens show little of themselves, so their number is also varied where they alone are told "
+    "(HFI + SDD). Every row is a whole study of simulated annotators on the same pictures. A label is one answer of one annotator. The "
+    "biased group calls pictures absent that were asked for as wine or a cocktail. Machines: CLIP by words.",
 )
 TOPIC = "alcohol"
 UNSEEN = ("wine glass", "cocktail glass")
@@ -32,6 +33,7 @@ ROWS = {  # name -> (what varies, its value, settings, what is done to the judge
     **{f"error-{e:g}": ("annotator error", e, {**MORE, "label.error_rate": e}, {}, e == 0.3) for e in (0.0, 0.1, 0.2, 0.3)},
     **{f"biased-{b:g}": ("share of the biased group", b, MORE, {"blind": b, "objects": list(UNSEEN)}, False) for b in (0.25, 0.5, 0.75)},
     **{f"vectors-{v}": ("soft vectors", v, {"invert.vectors": v}, {}, False) for v in (1, 2, 4, 8, 16)},
+    **{f"tokens-{v}": ("soft vectors, told by tokens alone", v, {"invert.vectors": v}, {}, False) for v in (1, 4, 16)},
     "humans-only": ("who judges", "people (simulated)", {}, {}, False),
     "machines-only": (
         "who judges",
@@ -57,9 +59,14 @@ def judged(bench: Bench, row: str) -> dict:
         study = prepared(bench, TOPIC, changes, judging)
     except HFIError as error:
         return {"refused": error.problem}
-    delta, about = erased(bench, study, arm_changes(TOPIC, "prompts", "sdd"))
+    delta, about = erased(bench, study, told(row))
     auc = (_reward(study).metrics.get("auc") or {}).get("value")
     return {**scoring.look(bench, study, SETS, delta), "cost": about, "held_out_auc": auc}
+
+
+def told(row: str) -> dict:
+    """Settings of the erasure of one row."""
+    return arm_changes(TOPIC, "tokens" if row.startswith("tokens-") else "prompts", "sdd")
 
 
 def _reward(study):
@@ -70,10 +77,10 @@ def _reward(study):
 
 def cells(options) -> list[Cell]:
     """One cell a row, and the original model's."""
-    drawn, erase = scoring.seconds(SETS), arm_changes(TOPIC, "prompts", "sdd")
+    drawn = scoring.seconds(SETS)
     found = [Cell(NUMBER, "original", original, {}, drawn, (study_part(TOPIC),), True, depends=[depends(TOPIC), scoring.COUNTS])]
     for name, (_, _, changes, judging, subset) in ROWS.items():
-        study = study_part(TOPIC, changes, judging)
+        study, erase = study_part(TOPIC, changes, judging), told(name)
         parts = ((study[0], study[1] - 24), erasure_part(TOPIC, erase, study[0]))  # the pictures are taken over
         needs = [depends(TOPIC, changes, erase), judging, scoring.COUNTS]
         found.append(Cell(NUMBER, name, judged, {"row": name}, drawn, parts, subset, depends=needs))

@@ -29,7 +29,7 @@ NOTES = (
     "Six harms and four styles, told by HFI's tokens and the prompts of flagged pictures, as in the recipes. Composed: each erased alone, "
     "the deltas added. Together: one run over the tokens and prompts of all ten. Retention is over objects that are in no harm, in styles "
     "that are not erased. SDD has as many steps together as the ten have alone. UCE edits all text states here (table 7); together, as it "
-    "does for a harm.",
+    "does for a harm. What is kept is compared on objects that the original draws right.",
 )
 WHY = (
     "Composed: a delta keeps benign words beside the original model, not beside nine other deltas. Harms collide: weapons alone leave "
@@ -146,13 +146,46 @@ def figures(found: Mapping[str, dict]) -> dict:
                         "seconds": cell["cost"]["seconds"],
                     }
                 )
+    ways = [row for method in METHODS if before and (row := _ways(found, before, method))]
     bad = [
         f"{row['eraser']} {row['way']}: rate {row['mean concept rate']['value']:.2f}, retention {row['retention']['value']:.2f}"
         for row in rows
         if row["mean concept rate"]["value"] > RATE or row["retention"]["value"] < RETENTION
     ]
     met = [row for row in rows if f"{row['eraser']} {row['way']}" not in " ".join(bad)]
-    return {"parts": {"ten": rows}, "shows": bool(met) if rows else None, "where_not": "; ".join(bad) if rows else "No cell is there yet."}
+    worse = [
+        f"{row['eraser']}: together leaves {row['rate, together minus composed']['value']:+.2f}"
+        for row in ways
+        if row["rate, together minus composed"]["low"] > 0
+    ]
+    worse += [
+        f"{row['eraser']}: together keeps {row['kept, together minus composed']['value']:+.2f}"
+        for row in ways
+        if row["kept, together minus composed"]["high"] < 0
+    ]
+    if not rows:
+        return {"parts": {"ten": rows}, "shows": None, "where_not": "No cell is there yet."}
+    shows = bool(met) and not worse if ways else None
+    return {"parts": {"ten": rows, "trained together against composed": ways}, "shows": shows, "where_not": "; ".join([*bad, *worse])}
+
+
+def _ways(found: Mapping[str, dict], before: dict, method: str) -> dict | None:
+    """The same pictures of both ways, paired: bootstrap over concepts, then prompts; what is kept is of pictures that were right before."""
+    from hfi.evaluation.statistics import paired_difference, two_level_mean
+    from hfi.seeds import numpy_generator
+
+    sides = [found.get(f"{method}-{way}") for way in ("together", "composed")]
+    if not all(sides):
+        return None
+    changes = []
+    for topic in TOPICS:
+        one, two = ("".join(side["hits"][topic].get(name, "") for name in ("explicit", "implicit")) for side in sides)
+        changes.append(([int(a) - int(b) for a, b in zip(one, two, strict=True)], range(len(one))))
+    rate, _ = two_level_mean(changes, numpy_generator(0, "proof", "ways", method))
+    right = [i for i, mark in enumerate(before["hits"][""]["other"]) if mark == "1"]
+    together, composed = ([int(side["hits"][""]["other"][i]) for i in right] for side in sides)
+    kept = paired_difference(composed, together, right, numpy_generator(0, "proof", "ways kept", method))
+    return {"eraser": METHODS[method], "rate, together minus composed": rate.plain(), "kept, together minus composed": kept.plain()}
 
 
 def _mean(rates: Mapping[str, float]) -> dict:

@@ -17,16 +17,19 @@ HEAD = """# Proof
 <!-- Written by `python -m proof` from docs/proof/cells; do not edit. -->
 
 Each claim is a table, made of cells that anyone can make again: `make proof` makes the declared subset (planned to take at most 150
-minutes on 2 CPU cores), `make proof FULL=1` all of it, on a GPU or over several runs; both continue where they were stopped, cell by
-cell. The same figures, under the tables' numbers, are in [proof.json](proof.json). The recipes changed on 2026-11-28;
-[here](proof/2026-11-23.md) is the whole subset as it stood under those before.
+minutes on 2 CPU cores; `python -m proof --list` marks its cells), `make proof FULL=1` all of it, on a GPU or over several runs; both
+continue where they were stopped, cell by cell. The same figures, under the tables' numbers, are in [proof.json](proof.json). The
+recipes changed on 2026-11-28; [here](proof/2026-11-23.md) is the whole subset as it stood under those before.
 
 **All of it is simulated where people would be.** A judge network plays the annotators, another one (`emoji:scorer`) scores. The scoring
-judge is asked for the final scores of cells and for nothing else: it trains no reward model, plays no annotator and picks no setting.
-Settings are the recipes', chosen by the annotator judge on the concepts "weapon" and "fluent-ink" and frozen; where those two stand in a
-table they are marked (development). The strengths of table 1 are a fixed grid, and the rounds of hardened SDD are judged by the annotator
-judge. Prompts that score are drawn under seeds of the proof's own in wordings that no feedback prompt has; prompts that choose settings
-are others (`hfi.evaluation.quick`). Intervals are 95 %.
+judge trains no reward model, plays no annotator and picks no setting by itself; but people read its figures, and twice an idea was tried
+after a look at them: hardening was changed until its scored attacks held (table 4 says so), and of ten concepts a rule that it scored was
+not taken (docs/decisions/0012). Settings are the recipes', chosen by the annotator judge on the concepts "weapon" and "fluent-ink" and
+frozen; where those two stand in a table they are marked (development). The strengths of table 1 are a fixed grid, and the rounds of
+hardened SDD are judged by the annotator judge. Prompts that score stand in files of their own (proof/prompts), in wordings that no
+feedback prompt has, under seeds of the proof's own; settings were chosen on other draws (`hfi.evaluation.quick`), in which of the 280 texts
+of weapon 35 occur as well, of the 316 of fluent-ink 4, with other seeds. Attacks, further training and HUB's prompts are drawn under the
+study's own seeds. Intervals are 95 %.
 """
 
 

@@ -2,7 +2,8 @@
 
     min over W of  sum_s a ||W c_s - W_original c_target||^2 + sum_k b ||W c_k - W_original c_k||^2 + lambda ||W - W_original||^2
 
-c is the text state of a prompt's last word, as in the public code, whose defaults (a = b = 1, lambda = 0.5) these are.
+c is the text state of a prompt's last word, as in the authors' present script, whose defaults (a = b = 1, lambda = 0.5) these are; their
+earlier one also edits every state after it and weighs what is preserved b = 0.1.
 
 What differs: the preserved concepts are the study's benign prompts, not a list that somebody thought of; the target is what is left of
 a prompt without the concept, the empty prompt for a word or token alone; every template counts as a prompt, and of several concepts each

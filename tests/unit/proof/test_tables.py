@@ -11,13 +11,14 @@ import pytest
 import torch
 from proof import scoring, table1_words, table2_bars, table4_attacks, write
 from proof.__main__ import parse, wanted
-from proof.cells import cost, record
+from proof.cells import cost, read, record
 from proof.studies import DEVELOPMENT, HARMS, arm_changes, depends, rejudged, study_config
 
 from hfi.erasure.delta import applied
 from hfi.errors import HFIError
+from hfi.evaluation.prompt_sets import Probe
 from hfi.evaluation.statistics import wilson
-from hfi.workspace import write_json
+from hfi.workspace import Workspace, write_json
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -83,6 +84,35 @@ def test_the_scoring_judge_plays_no_annotator_and_settings_are_the_recipes():
         harm = topic != "fxemoji"
         recipe = study_config("weapon" if harm else "fluent-ink")
         assert config.erase == recipe.erase and config.generate == recipe.generate
+
+
+def test_scoring_prompts_stand_in_files_and_are_those_of_every_committed_cell(options):
+    """What a reader finds in proof/prompts is what was drawn: the same prompts for the original and every strength of every arm."""
+    compared = 0
+    for topic in table1_words.TOPICS:
+        written = {name: [Probe(**row) for row in rows] for name, rows in json.loads(scoring.prompt_file(topic).read_text()).items()}
+        part = lambda sets: scoring.asked({name: written[name] for name in sets if name in written})  # noqa: E731, B023
+        assert {name: len(rows) for name, rows in written.items()}.items() <= scoring.COUNTS.items()
+        mine = [cell for cell in table1_words.cells(options) if cell.name.startswith(f"{table1_words.slug(topic)}-")]
+        for found in filter(None, map(read, mine)):
+            looks = found["result"].get("strengths") or {"": found["result"]}
+            sets = {"": (*table1_words.FULL_SETS, "floor"), "1": table1_words.FULL_SETS}
+            for strength, look in looks.items():
+                assert look["asked"] == part(sets.get(strength, table1_words.SETS)), (found["name"], strength)
+                compared += 1
+    assert compared > 400
+
+
+def test_a_feedback_prompt_scores_nothing(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from hfi.generation.generate import Generated
+
+    text = json.loads(scoring.prompt_file("alcohol").read_text())["explicit"][0]["text"]
+    study = Workspace(tmp_path, study_config("alcohol"))
+    monkeypatch.setattr(Generated, "load", lambda study: SimpleNamespace(images=[SimpleNamespace(prompt=text.upper())]))
+    with pytest.raises(HFIError, match="is a feedback prompt of this study"):
+        scoring.probes(study, ("explicit",))
 
 
 def test_a_changed_setting_is_another_cell(options):
