@@ -54,7 +54,7 @@ def page(result: dict, study: Workspace, pictures: Pictures) -> str:
         if result["tests"] else Markup("<p>Needs both words and tokens of a method.</p>"),
         Markup("<h2>Cost</h2>"),
         _table(["method", "told by", "seconds to erase", "peak memory, MiB", "delta, KiB"], [
-            [one["method"], one["given_as"], f"{one['cost']['seconds']:.1f}", f"{one['cost']['peak_memory_mib']:.0f}",
+            [one["method"], told_by(one), f"{one['cost']['seconds']:.1f}", f"{one['cost']['peak_memory_mib']:.0f}",
              f"{one['cost']['bytes'] / 1024:.0f}"] for one in cells]),
         Markup("<h2>The same prompts and seeds</h2><p>Blurred; click one to see it.</p>"),
         *_grids(study, pictures, cells),
@@ -67,7 +67,12 @@ def page(result: dict, study: Workspace, pictures: Pictures) -> str:
 
 
 def name_of(cell: dict) -> str:
-    return f"{cell['method']}, {cell['given_as']}"
+    return f"{cell['method']}, {told_by(cell)}"
+
+
+def told_by(cell: dict) -> str:
+    """What the row was told: words, tokens, or tokens and the prompts of flagged pictures where the settings tell those as well."""
+    return cell["given_as"] + (" and flagged prompts" if cell["settings"].get("flagged_prompts") else "")
 
 
 def also_names(cells: Sequence[dict]) -> dict[str, str]:
@@ -128,7 +133,7 @@ def _row(cell: dict | None, cells: Sequence[dict]) -> list:
     rates = [_shown((one["rates"].get(name) or {}).get(side)) for name in RATES]
     rates += [_shown((other["concept_rate"].get(name) or {}).get(side)) for other in one["also"] for name in ALSO]
     kept = [_shown(one["retention"].get(name)) if cell else "" for name in KEPT]
-    return [*((one["method"], one["given_as"]) if cell else ("the original", "")), *rates, _shown(one["neither"][side]), *kept]
+    return [*((one["method"], told_by(one)) if cell else ("the original", "")), *rates, _shown(one["neither"][side]), *kept]
 
 
 def _floors(concept: str, cells: Sequence[dict]) -> Markup:

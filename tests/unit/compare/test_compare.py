@@ -166,3 +166,11 @@ def test_the_front_of_the_plot_is_filled():
     drawn = str(pareto([("a", 0.1, 0.2), ("b", 0.2, 0.3), ("c", 0.3, 0.0), ("d", None, 0.1)]))
     filled = [part.split("</text>")[0].rsplit(">", 1)[1] for part in drawn.split("<circle")[1:] if 'fill="#0b6b63"' in part]
     assert filled == ["a", "c"] and "d:" not in drawn
+
+
+def test_a_row_says_when_flagged_prompts_were_told_as_well():
+    from hfi.compare.page import name_of
+
+    row = {"method": "uce", "given_as": "tokens", "settings": {"flagged_prompts": 0.5}}
+    assert name_of(row) == "uce, tokens and flagged prompts"
+    assert name_of({**row, "settings": {"flagged_prompts": 0.0}}) == name_of({**row, "settings": {}}) == "uce, tokens"
