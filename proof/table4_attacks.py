@@ -391,7 +391,7 @@ def _verdict(attacks: list[dict], kept: list[dict], back: list[dict]) -> dict:
     if over and sum(over) / len(over) > EXCESS:
         missed.append(f"the mean excess on held-out attacks is {sum(over) / len(over):.2f}, above {EXCESS}")
     missed += [
-        f"retention of {row['concept']} is {row['retention']['value']:.2f}, under {RETENTION}"
+        f"retention of {row['concept']} is {row['retention']['value']:.3f}, under {RETENTION}"
         for row in mine(kept)
         if row["retention"]["value"] is not None and row["retention"]["value"] < RETENTION
     ]

@@ -94,7 +94,7 @@ class SLD(Section):
 class Hardened(Section):
     """SDD that trains away what attacks find (ours), for erase.method hardened; its first round is SDD with the settings of `erase`."""
 
-    rounds: Positive = Field(3, description="most rounds after the first; it stops by itself before")
+    rounds: Positive = Field(8, description="most rounds after the first, a cap on what it may cost; it stops by itself (patience)")
     steps: Positive = Field(150, description="optimiser steps of each of those")
     layers: Literal["all", "attention", "cross_attention"] = Field(
         "all", description="what learns in them: every linear and convolution layer, those of attention blocks, or cross-attention alone"
