@@ -111,7 +111,7 @@ def write_tensors(path: Path, tensors: dict, header: dict[str, str] | None = Non
             os.replace(temporary, path)
         except SafetensorError as error:  # it hides the system's own error in its text
             Path(temporary).unlink(missing_ok=True)
-            code = re.search(r"code: (\d+)", str(error))
+            code = re.search(r"os error (\d+)", str(error))
             raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
         except BaseException:
             Path(temporary).unlink(missing_ok=True)

@@ -40,7 +40,8 @@ def page(result: dict, study: Workspace, pictures: Pictures) -> str:
         Markup("<p class=mark>Simulated: a judge network ({}) scores, not people. Same prompts and seeds in every row; 95 % bootstrap "
                "intervals over prompts.{}</p>").format(result["judge"], few),
         Markup("<p>Each method was told the concept in its own words, or by the soft tokens that judgements of pictures gave; the other "
-               "settings are the same, but that under words no prompt of a flagged picture is used.</p>"),
+               "settings are the same, but that under words no prompt of a flagged picture is used; where one is, beside tokens, the "
+               "row says prompts.</p>"),
         Markup("<h2>Share that draws the concept (lower is better), and what is kept (higher is better)</h2>"),
         _table(["method", "told by", *RATES.values(), *names.values(), "shows nothing", *KEPT.values()],
                [_row(one, cells) for one in (None, *cells)]),
@@ -50,7 +51,7 @@ def page(result: dict, study: Workspace, pictures: Pictures) -> str:
         Markup("<h2>Tokens minus words</h2><p>Paired over the same prompts and seeds; each interval stands alone, so of twenty one "
                "may exclude 0 by chance.</p>"),
         _table(["method", "set", "difference", "95 % interval", "pictures"], 
-               [_tested(row, RATES | names) for row in result["tests"]])
+               [_tested(row, RATES | KEPT | names) for row in result["tests"]])
         if result["tests"] else Markup("<p>Needs both words and tokens of a method.</p>"),
         Markup("<h2>Cost</h2>"),
         _table(["method", "told by", "seconds to erase", "peak memory, MiB", "delta, KiB"], [
@@ -71,8 +72,8 @@ def name_of(cell: dict) -> str:
 
 
 def told_by(cell: dict) -> str:
-    """What the row was told: words, tokens, or tokens and the prompts of flagged pictures where the settings tell those as well."""
-    return cell["given_as"] + (" and flagged prompts" if cell["settings"].get("flagged_prompts") else "")
+    """What the row was told: words, tokens, or tokens and the prompts of flagged pictures ("tokens, prompts")."""
+    return cell["given_as"] + (", prompts" if cell["settings"].get("flagged_prompts") else "")
 
 
 def also_names(cells: Sequence[dict]) -> dict[str, str]:

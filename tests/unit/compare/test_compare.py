@@ -172,5 +172,5 @@ def test_a_row_says_when_flagged_prompts_were_told_as_well():
     from hfi.compare.page import name_of
 
     row = {"method": "uce", "given_as": "tokens", "settings": {"flagged_prompts": 0.5}}
-    assert name_of(row) == "uce, tokens and flagged prompts"
+    assert name_of(row) == "uce, tokens, prompts"
     assert name_of({**row, "settings": {"flagged_prompts": 0.0}}) == name_of({**row, "settings": {}}) == "uce, tokens"
