@@ -220,7 +220,7 @@ def test_attacks_are_read_as_excess_over_the_control_or_say_that_there_is_none()
     figures = table4_attacks.figures(found)
     (row,) = figures["parts"]["attacks"]
     assert row["excess"]["value"] == 0.2 and 0 <= row["excess"]["low"] < 0.2 < row["excess"]["high"]
-    assert row["held out"] == "yes" and "mean excess on held-out attacks is 0.20" in figures["where_not"]
+    assert row["held out"] == "yes" and "mean excess on held-out attacks on weapon is 0.20" in figures["where_not"]
     found = {"weapon-hardened-noise-from-0.8-T-0": attacked(original=0.2, erased=0.3)}
     figures = table4_attacks.figures(found)
     (row,) = figures["parts"]["attacks"]
