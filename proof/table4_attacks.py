@@ -46,8 +46,9 @@ NOTES = (
     "bring the concept from the original model in 30 % of pictures is too weak to speak and marked so. Excess: the rate less that of the "
     "control under the same attack. Held out from hardening: every kind but re-inversion and the prompt embedding, and of re-inversion "
     "all scoring seeds, pictures and numbers of vectors. Intervals are over targets, of re-inversion over its seeds' tokens, then prompts"
-    " (with one seed: over one token's three prompts, and wide); excess is paired over the same. An attack that keeps its target's prompt"
-    " (UnlearnDiffAtk, noise) draws the concept from the original by that prompt alone, so `too weak` tells nothing of it.",
+    " (with one seed: over one token's three prompts, and wide); excess is paired over the same. Where nothing is hit they are Wilson's, "
+    "over targets or tokens, and wider than those around a single hit. An attack that keeps its target's prompt (UnlearnDiffAtk, noise) "
+    "draws the concept from the original by that prompt alone, so `too weak` tells nothing of it.",
     BUDGETS,
     "Queries are those made of the erased model: latents passed through its UNet (of P4D through the original's, too), or prompts through"
     " its text encoder (docs/attacks.md). Seconds are of one or two cores, with whatever else ran beside. `full retraining` is the "
