@@ -72,10 +72,11 @@ WHY = (
     "of the concept is held out: hardening trains single steps on such states, never a run from one. A style comes back from plain SDD as"
     " a harm does: fresh tokens draw it about as often as they do from the original. Hardening does not hold it: its rounds were still "
     "falling (annotator judge: erasure 0.73, 0.71, 0.58, 0.53, damage 0.02, 0.02, 0.01, 0.00) when the cap of three ended them, which is "
-    "eight now; one more round, at the full rate and with attackers that bring pictures by lot, took what is drawn under attack from 0.48"
-    " to 0.41. Prompts without a style draw it in 0.18, so that 0.20 is near what can be had. ESD leaves fluent-ink in 30 of 40 named "
-    "prompts after as many steps as a style's recipe has (200), SLD in all; UCE's published edit takes it and a quarter of other objects."
-    " Erasing alcohol on top brings no weapon back from any of them; it costs other objects, from UCE's and ESD's model most (0.81)."
+    "eight now; two more rounds, at the full rate and with attackers that bring pictures by lot, took what is drawn under attack from "
+    "0.48 to 0.41 and 0.35. Prompts without a style draw it in 0.18, so that 0.20 is near what can be had. ESD leaves fluent-ink in 30 of"
+    " 40 named prompts after as many steps as a style's recipe has (200), SLD in all; UCE's published edit takes it and a quarter of "
+    "other objects. Erasing alcohol on top brings no weapon back from any of them; it costs other objects, from UCE's and ESD's model "
+    "most (0.81)."
 )
 TOPICS = ("weapon", "fluent-ink")
 ERASERS = ("sdd", "hardened", "esd", "uce", "sld")
