@@ -23,7 +23,7 @@ from hfi.erasure.delta import applied, load_delta
 from hfi.erasure.erase import check_erasable, erase_into
 from hfi.evaluation import others
 from hfi.evaluation.concept_rate import check_judge, is_concept
-from hfi.evaluation.drawing import Drawing, distinct, draw_and_judge
+from hfi.evaluation.drawing import distinct, draw_and_judge
 from hfi.evaluation.evaluate import AFTER_SETS, base_sets, frozen_neighbours
 from hfi.evaluation.measure import CONCEPT_SETS, Pictures, measure
 from hfi.evaluation.quick import round_score
@@ -67,7 +67,7 @@ def compare(model: Model, study: Workspace, methods: Sequence[str], given: Seque
         wanted = pictures.in_sets([*CONCEPT_SETS, "other", "floor", "gallery"])
         found = draw_and_judge(model, wanted, tokens.tokens, judge, config, base, "before", "base", progress, "Drawing before")
         pictures.verdicts["before"].update(found)
-        also = _look(also, "before", (*others.SETS, "floor"), (judge, found), model, config, base, progress)
+        also = others.look(also, "before", (*others.SETS, "floor"), (judge, found), model, config, base, progress)
     frozen_neighbours(study, vocabulary, encoder, pictures, base, images, also)
     with bar() as progress:
         fresh = distinct(pictures.in_sets(["neighbours"]), pictures.verdicts["before"])
@@ -140,7 +140,7 @@ def _do_cell(
     with bar() as progress, applied(model, load_delta(file, model)):
         wanted, told = pictures.in_sets(AFTER_SETS), f"Drawing after {erase.method} ({erase.concept})"
         after = draw_and_judge(model, wanted, tokens.tokens, judge, study.config.evaluate, run, "after", "base", progress, told)
-        also = _look(also, "after", others.SETS, (judge, after), model, study.config.evaluate, run, progress)
+        also = others.look(also, "after", others.SETS, (judge, after), model, study.config.evaluate, run, progress)
     seen = Pictures(pictures.seed, pictures.model_hash, pictures.config, pictures.sets, {**pictures.verdicts, "after": after})
     metrics = measure(seen, study, vocabulary, reward.kept_words)
     cell = {
@@ -159,15 +159,6 @@ def _do_cell(
     write_json(run.path("cell.json"), cell)
     shutil.rmtree(run.path("parts"))
     run.path("partial.json").unlink()
-
-
-def _look(also, side: str, names: Sequence[str], own: tuple, model: Model, config, run: StageRun, progress) -> list[others.Other]:
-    """What is drawn of the other concepts of the run."""
-
-    def drawn(one: others.Other, wanted: list[Drawing]) -> dict:
-        return draw_and_judge(model, wanted, {}, one.judge, config, run, side, one.key, progress, f"Drawing {one.concept.name} {side}")
-
-    return others.look(also, side, names, own, drawn)
 
 
 def outcomes(pictures: Pictures, study: Workspace, vocabulary) -> dict[str, list]:

@@ -50,7 +50,7 @@ def page(result: dict, study: Workspace, pictures: Pictures) -> str:
         pareto([(name_of(one), _erasure(one), _damage(one)) for one in cells]),
         Markup("<h2>Tokens minus words</h2><p>Paired over the same prompts and seeds; each interval stands alone, so of twenty one "
                "may exclude 0 by chance.</p>"),
-        _table(["method", "set", "difference", "95 % interval", "pictures"], 
+        _table(["method", "set", "difference", "95 % interval", "pictures"],
                [_tested(row, RATES | KEPT | names) for row in result["tests"]])
         if result["tests"] else Markup("<p>Needs both words and tokens of a method.</p>"),
         Markup("<h2>Cost</h2>"),

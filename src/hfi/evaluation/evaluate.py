@@ -80,24 +80,19 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
             found = draw_and_judge(model, wanted, rows, judge, config, run, side, phase, progress, words)
             pictures.verdicts.setdefault(side, {}).update(found)
 
-        def draw_others(side: str, names: Sequence[str], progress) -> list[others.Other]:
-            def drawn(one: others.Other, wanted: list[Drawing]) -> dict:
-                words = f"Drawing {one.concept.name} {side}"
-                return draw_and_judge(model, wanted, {}, one.judge, config, run, side, one.key, progress, words)
-
-            return others.look(also, side, names, (judge, pictures.verdicts[side]), drawn)
-
         with bar() as progress:
             base = pictures.in_sets([*CONCEPT_SETS, "other", "floor", "gallery"])
             draw("before", "base", base, tokens.tokens, progress, "Drawing before")
-            also = draw_others("before", (*others.SETS, "floor"), progress)
+            seen = (judge, pictures.verdicts["before"])
+            also = others.look(also, "before", (*others.SETS, "floor"), seen, model, config, run, progress)
         near = frozen_neighbours(study, vocabulary, encoder, pictures, run, images, also)
         with bar() as progress:
             fresh = distinct(pictures.in_sets(["neighbours"]), pictures.verdicts["before"])
             draw("before", "near", fresh, tokens.tokens, progress, "Drawing neighbours before")
             with applied(model, erased.delta):
                 draw("after", "base", pictures.in_sets(AFTER_SETS), tokens.tokens, progress, "Drawing after")
-                also = draw_others("after", others.SETS, progress)
+                seen = (judge, pictures.verdicts["after"])
+                also = others.look(also, "after", others.SETS, seen, model, config, run, progress)
                 attacked = comeback.attack_pictures(images, reward)
                 again = comeback.learn_tokens(model, images, attacked, study, run, progress)
                 count = _probes(config.token_pictures, config)

@@ -7,18 +7,19 @@ Attacks, the curve over the steps and blind evaluation by people ask about the f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from hfi.config import Concept
+from hfi.config import Concept, Evaluate
+from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import Vocabulary, load_vocabulary, members
 from hfi.evaluation import prompt_sets
 from hfi.evaluation.concept_rate import check_judge, is_concept, rate
-from hfi.evaluation.drawing import Drawing, Verdict, distinct
+from hfi.evaluation.drawing import Verdict, distinct, draw_and_judge
 from hfi.evaluation.measure import Pictures
 from hfi.generation.generate import Generated
 from hfi.perception.judges import Judge, load_judge
-from hfi.workspace import Workspace
+from hfi.workspace import StageRun, Workspace
 
 SETS = ("explicit", "implicit")
 
@@ -105,20 +106,23 @@ def look(
     side: str,
     names: Sequence[str],
     own: tuple[Judge, dict[str, Verdict]],
-    draw: Callable[[Other, list[Drawing]], dict[str, Verdict]],
+    model: Model,
+    config: Evaluate,
+    run: StageRun,
+    progress,
 ) -> list[Other]:
-    """The others with the verdicts of one side; what a judge has seen is neither drawn nor judged again.
+    """The others with the verdicts of one side, drawn with the model's present weights; what a judge has seen is not drawn again.
 
     Args:
         side: "before" or "after".
         names: of their sets.
         own: the study's judge, and what it has said of this side's pictures.
-        draw: draws and judges pictures for one of them; verdicts by the pictures' names.
     """
     known, found = {id(own[0]): dict(own[1])}, []
     for one in others:
         seen, wanted = known.setdefault(id(one.judge), {}), one.pictures.in_sets(names)
-        seen |= draw(one, distinct(wanted, seen))
+        fresh, words = distinct(wanted, seen), f"Drawing {one.concept.name} {side}"
+        seen |= draw_and_judge(model, fresh, {}, one.judge, config, run, side, one.key, progress, words)
         verdicts = {**one.pictures.verdicts, side: {picture.name: seen[picture.name] for picture in wanted}}
         found.append(replace(one, pictures=replace(one.pictures, verdicts=verdicts)))
     return found
