@@ -9,6 +9,7 @@ TRAINING := $(VENV)/.installed-training
 BROWSER := $(VENV)/.installed-browser
 PYTEST_FLAGS ?=
 FULL ?=
+AGAIN ?=
 MINUTES ?= 0
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 POSTGRES_TESTS := tests/unit/feedback tests/web tests/laws/test_feedback_laws.py tests/cli/test_label_command.py
@@ -42,8 +43,8 @@ demo-clean:  ## remove the demo's study, so that the next `make demo` starts fro
 style: $(STAMP)  ## the same for the style recipe: studies/style/report.html
 	@$(BIN)/hfi run recipes/style.yaml
 
-proof: $(STAMP)  ## every claim as a table, docs/proof.md: the declared subset; FULL=1 for all; MINUTES=90 stops cleanly; continues where it stopped
-	@$(BIN)/python -m proof --minutes $(MINUTES) $(if $(FULL),--full)
+proof: $(STAMP)  ## every claim as a table, docs/proof.md: the declared subset; FULL=1 all; AGAIN=1 from nothing, beside the committed; MINUTES=90 stops cleanly
+	@$(BIN)/python -m proof --minutes $(MINUTES) $(if $(FULL),--full) $(if $(AGAIN),--again)
 
 test: $(STAMP)  ## the tests, under ten minutes on two cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not browser" $(PYTEST_FLAGS)

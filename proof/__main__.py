@@ -1,8 +1,10 @@
 """Make the proof's cells and write docs/proof.md and docs/proof.json:
 
-    python -m proof [--full] [--table N] [--list] [--dry-run] [--minutes M]
+    python -m proof [--full] [--again] [--table N] [--list] [--dry-run] [--minutes M]
 
-`make proof` makes the declared subset, `make proof FULL=1` everything. Cells that are there are not made again.
+`make proof` makes the declared subset, `make proof FULL=1` everything. Cells that are there are not made again; a checkout has those that
+are committed. `make proof AGAIN=1` makes them from nothing on this machine, in studies/proof-again, and writes there how far they lie
+from the committed ones (again.md).
 """
 
 from __future__ import annotations
@@ -15,14 +17,20 @@ from pathlib import Path
 from hfi.cli.options import changes
 from hfi.errors import HFIError
 
+from . import again
 from .cells import CELLS, Cell, Made, cost, make, missing
 from .studies import Bench, require_names
 from .write import PAGE, TABLES, tables, write
+
+HERE = Path("studies/proof-again")  # what --again makes
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m proof", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="every cell, not only the declared subset")
+    parser.add_argument(
+        "--again", action="store_true", help="from nothing, into studies/proof-again, and beside the cells that are committed"
+    )
     parser.add_argument("--table", type=int, action="append", default=[], metavar="N", help="one table; repeat for several; default: all")
     parser.add_argument(
         "--cell", action="append", default=[], metavar="NAME", help="one cell by its name (--list); repeat for several, made in that order"
@@ -33,9 +41,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--minutes", type=float, default=0.0, metavar="M", help="stop cleanly before a cell that would end later; 0: no cap"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
-    parser.add_argument("--studies", type=Path, default=Path("studies/proof"), help="where the studies lie that cells stand on")
-    parser.add_argument("--cells", type=Path, default=CELLS, help="where cells are kept")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write; the figures go beside it as .json")
+    parser.add_argument("--studies", type=Path, help="where the studies lie that cells stand on; default: studies/proof")
+    parser.add_argument("--cells", type=Path, help="where cells are kept; default: docs/proof/cells")
+    parser.add_argument("--page", type=Path, help="the page to write; the figures go beside it as .json; default: docs/proof.md")
     parser.add_argument("--control", type=Path, default=Path("proof/models/control"), help="a model that never learned the concept")
     parser.add_argument("--look", type=Path, default=Path("proof/models/look"), help="the model with a look that no word names")
     parser.add_argument(
@@ -46,7 +54,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="FIELD=VALUE",
         help="a setting of every study, for trials; cells made so are cells of their own",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    usual = (HERE, HERE / "cells", HERE / "proof.md") if options.again else (Path("studies/proof"), CELLS, PAGE)
+    for name, folder in zip(("studies", "cells", "page"), usual, strict=True):
+        if getattr(options, name) is None:
+            setattr(options, name, folder)
+    return options
 
 
 def wanted(options: argparse.Namespace) -> list[Cell]:
@@ -92,6 +105,14 @@ def listing(options: argparse.Namespace, chosen: list[Cell]) -> str:
     return "\n".join(rows)
 
 
+def _beside(options: argparse.Namespace) -> None:
+    """The page that holds cells of this machine, or the committed ones of a second machine, beside those of docs/proof/cells."""
+    if options.cells != CELLS:
+        again.write(TABLES, options, "this machine", CELLS, options.cells, options.page.with_name("again.md"))
+    elif options.page == PAGE:
+        again.write(TABLES, options, again.WHERE)
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
@@ -109,6 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             if not options.settings:
                 write(options, options.cells, options.page, options.page.with_suffix(".json"))
+                _beside(options)
         left = missing(chosen, options.cells)
         print(
             f"{len(made.done)} cells made, {len(left)} still missing"

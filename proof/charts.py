@@ -84,6 +84,21 @@ def curves(lines: Sequence[tuple[str, Sequence[float]]], x_axis: str, y_axis: st
     return _svg(max(294, level + 16), f"{y_axis} over {x_axis}. {words}", marks)
 
 
+def against(points: Sequence[tuple[float, float]], x_axis: str, y_axis: str) -> str:
+    """Points in [0, 1] x [0, 1] (what lies beyond is drawn on the edge) and the line on which both are the same."""
+    at = lambda value: min(max(float(value), 0.0), 1.0)  # noqa: E731
+    x, y = (lambda value: 60 + 380 * at(value)), (lambda value: 410 - 380 * at(value))
+    marks = [Markup('<path d="M{:.1f} {:.1f}L{:.1f} {:.1f}" stroke="{}"/>').format(x(0), y(0), x(1), y(1), FAINT)]
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        marks.append(Markup('<path d="M60 {0:.1f}H440M{1:.1f} 30V410" stroke="{2}"/>').format(y(tick), x(tick), GRID))
+        marks.append(_text(52, y(tick) + 4, f"{tick:g}", anchor="end", colour=FAINT))
+        marks.append(_text(x(tick), 428, f"{tick:g}", anchor="middle", colour=FAINT))
+    dot = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4" fill="{}" fill-opacity="0.45"/>')
+    marks += [dot.format(x(first), y(second), COLOURS[0]) for first, second in points]
+    marks += [_text(250, 450, x_axis, anchor="middle"), _text(16, 18, y_axis)]
+    return _svg(464, f"{len(points)} figures: {y_axis} against {x_axis}", marks)
+
+
 def _text(x: float, y: float, words: str, anchor: str = "start", colour: str = INK, weight: str = "400") -> Markup:
     return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" fill="{}" font-weight="{}">{}</text>').format(
         x, y, anchor, colour, weight, words

@@ -182,6 +182,7 @@ def figures(found: Mapping[str, dict]) -> dict:
         rows.append(
             {
                 "told by": "(the look model)",
+                "strength": None,
                 "drops": scoring.counted(before["drops"]),
                 "the twelve right": scoring.counted(before["twelve"]),
             }
@@ -229,7 +230,7 @@ def _place(rows: list[dict], told: str) -> dict:
 
 
 def _verdict(rows: list[dict], toys: list[dict]) -> dict:
-    places = {told: _place(rows, told) for told in {row["told by"] for row in rows if "strength" in row}}
+    places = {told: _place(rows, told) for told in {row["told by"] for row in rows if row["strength"]}}
     hfi, by_words = places.get("HFI"), [row for told, row in places.items() if told != "HFI"]
     if not hfi or not by_words:
         return {"shows": None, "where_not": "HFI and words are not both there"}

@@ -97,7 +97,11 @@ ATTACKS = {  # title -> (method, settings, seconds on 2 cores, held out from har
 PERSIST = {"persist.rounds": 5, "persist.steps": 100, "persist.prompts": 48}
 WAYS = ("full", "lora", "then")
 HARDENED = {"erase.hardened.rounds": 3}
-SEEDS = 3
+SEEDS = dict.fromkeys(ATTACKS, 3) | {  # of re-inversion intervals are over seeds' tokens; of a search, which costs most, over targets
+    "re-inversion, 1 vector": 1,
+    "re-inversion, 16 vectors": 2,
+    **dict.fromkeys(("embedding", "ringabell", "p4d-n", "unlearndiffatk"), 1),
+}
 SUBSET = (("sdd", "hardened"), ("plain", "re-inversion, 4 vectors", "noise from 0.8 T"), ("full",))
 REINVERSION, EXCESS, RETENTION, BACK = 0.20, 0.05, 0.95, 0.05
 
@@ -214,7 +218,7 @@ def cells(options) -> list[Cell]:
             found.append(Cell(NUMBER, f"{topic}-{eraser}-kept", damage, told, drawn, parts, mine, depends=needs))
             for title, (_, _, seconds, _) in ATTACKS.items():
                 asked = [depends(topic, {}, changes), settings_of(topic, title)]
-                for seed in range(SEEDS):
+                for seed in range(SEEDS[title]):
                     name = f"{topic}-{eraser}-{title.replace(' ', '-').replace(',', '')}-{seed}"
                     arguments = {**told, "attack": title, "seed": seed, "control": control}
                     cost = 36 * PICTURE + seconds
@@ -308,7 +312,7 @@ def _curve(row: Mapping[str, object]) -> list[float]:
 
 def _attacked(found: Mapping[str, dict], topic: str, eraser: str, title: str) -> dict | None:
     name = f"{topic}-{eraser}-{title.replace(' ', '-').replace(',', '')}"
-    made = [cell["sides"] for seed in range(SEEDS) if (cell := found.get(f"{name}-{seed}"))]
+    made = [cell["sides"] for seed in range(SEEDS[title]) if (cell := found.get(f"{name}-{seed}"))]
     if not made:
         return None
     told = f"{topic} {title}"  # no eraser: what they share, the original and the control, has one interval

@@ -31,6 +31,21 @@ feedback prompt has, under seeds of the proof's own; settings were chosen on oth
 of weapon 35 occur as well, of the 316 of fluent-ink 4, with other seeds. Attacks, further training and HUB's prompts are drawn under the
 study's own seeds. Intervals are 95 %.
 """
+FOOT = """## The same of a model of your own
+
+`python -m proof` is about the embedded model and what its judges can name. Of a study of yours (README.md) these make the same figures, on
+pages of their own, with prompts from your concept's vocabulary and the judge that you name:
+
+| table | command |
+|---|---|
+| 1, 2 | `hfi compare studies/mine --methods negative_prompt,sld,esd,uce,sdd`; an oracle list: `--set 'erase.words=[...]'` |
+| 3 | people flag the look on the labelling page; `hfi run studies/mine`, then `hfi compare studies/mine` |
+| 4, attacks | `hfi erase studies/mine --method hardened`; `hfi attack studies/mine --control MODEL --seeds 3 --vectors 1,4,16` |
+| 4, further training | `hfi persist studies/mine --full --lora`; `hfi persist studies/mine --then studies/other` |
+| 5 | a study for each row: `--set label.overlap=3`, `invert.vectors=16`, `label.machines=[...]` |
+| 6 | `hfi erase studies/a --also studies/b`; `hfi export studies/a --also studies/b` adds deltas |
+| 7 | no command: it needs a grid of styles and objects and a judge of both (`hfi.evaluation.protocols` has the measures) |
+"""
 
 
 def tables(options) -> dict[int, list[Cell]]:
@@ -42,7 +57,7 @@ def write(options, root: Path = CELLS, page: Path = PAGE, figures: Path = FIGURE
     """Write both files, and the charts into a folder beside the page that has its name; returns what proof.json holds."""
     found = {str(table.NUMBER): _table(table, options, root, page.with_suffix("")) for table in TABLES}
     write_json(figures, {"simulated": True, "tables": {number: _without_text(one) for number, one in found.items()}})
-    write_bytes(page, ("\n".join([HEAD, *(one["text"] for one in found.values())])).rstrip().encode() + b"\n")
+    write_bytes(page, ("\n".join([HEAD, *(one["text"] for one in found.values()), FOOT])).rstrip().encode() + b"\n")
     return found
 
 

@@ -1,0 +1,141 @@
+"""The same cells made twice: how far the figures of two machines lie apart (`make proof AGAIN=1`, docs/proof/again.md).
+
+An interval of the proof is over the prompts, seeds, targets or tokens of one study; what another run of the study would have given is not
+in it. Processors differ in the last digit of a sum, and training carries that on: the same cell made elsewhere is such another run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfi.workspace import read_json, write_bytes
+
+from . import charts
+from .cells import CELLS, ROOT, results
+
+AGAIN = ROOT / "docs" / "proof" / "again"  # the cells of the second machine, committed
+WHERE = "another machine (2026-11-30, two cores of an AMD EPYC, Zen 4)"
+UNERASED = ("original", "before", "named before", "floor", "control")  # columns of models that nothing was erased from
+HEAD = """# The proof, made again
+
+<!-- Written by `python -m proof`; do not edit. -->
+
+{cells} of the {subset} cells of [the proof](proof.md)'s subset stand here twice: as its page has them, and made again from nothing (all
+studies, judgements, tokens and erasures) on {where}. What was told to do again, the settings, prompts and seeds, is the same to the letter.
+**All of it is simulated where people would be**, as there.
+
+The second time took {minutes:.0f} minutes by the cells' own clocks, one after another on two cores; the cells of the page took {before:.0f}
+by theirs, on several machines that did other things beside it.
+
+An interval of the proof holds what other prompts, seeds, targets or tokens of the same study would have given, and not what another run of
+the study would have: processors differ in the last digit of a sum, and training carries that on. How much that is, is below. `outside` is
+a second figure outside the first's 95 % interval. Two draws that share nothing but the truth fall outside each other's in 17 of 100; these
+share prompts and seeds, so they should do so less often, where an interval says all.
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One figure made twice: {"value", "low", "high"} under a column of a row."""
+
+    part: str
+    row: str
+    column: str
+    first: Mapping[str, object]
+    second: Mapping[str, object]
+
+    @property
+    def apart(self) -> float:
+        """The second minus the first."""
+        return float(self.second["value"]) - float(self.first["value"])
+
+    @property
+    def outside(self) -> bool | None:
+        """Whether the second lies outside the first's interval; None where it has none."""
+        low, high = self.first.get("low"), self.first.get("high")
+        return None if low is None or high is None else not low <= self.second["value"] <= high
+
+
+def pairs(first: Mapping[str, list], second: Mapping[str, list]) -> list[Pair]:
+    """Every figure with an interval that both have, by the part of the table, what its row is about, and its column."""
+    found = []
+    for part, rows in first.items():
+        theirs = named(second.get(part, []))
+        for name, row in named(rows).items():
+            for column, value in row.items():
+                other = theirs.get(name, {}).get(column)
+                if all(isinstance(one, Mapping) and one.get("value") is not None for one in (value, other)):
+                    found.append(Pair(part, name, column, value, other))
+    return found
+
+
+def named(rows: Sequence[Mapping[str, object]]) -> dict[str, Mapping[str, object]]:
+    """{what the row is about: row}: the entries before its first figure; rows that say the same are numbered."""
+    found: dict[str, Mapping[str, object]] = {}
+    for row in rows:
+        words = []
+        for column, value in row.items():
+            if isinstance(value, Mapping):
+                break
+            if value not in (None, ""):
+                words.append(value if isinstance(value, str) or column == "value" else f"{column} {value:g}")
+        about = ", ".join(map(str, words))
+        name, number = about, 1
+        while name in found:
+            number += 1
+            name = f"{about} ({number})"
+        found[name] = row
+    return found
+
+
+def summary(title: str, found: Sequence[Pair]) -> dict:
+    """How far figures lie apart: their number, the mean and the largest distance, and how many of those with an interval are outside."""
+    furthest = max(found, key=lambda pair: abs(pair.apart))
+    bounded = [pair.outside for pair in found if pair.outside is not None]
+    return {
+        "table": title,
+        "figures": len(found),
+        "mean distance": round(sum(abs(pair.apart) for pair in found) / len(found), 3),
+        "second minus first": round(sum(pair.apart for pair in found) / len(found), 3),
+        "furthest": f"{furthest.apart:+.2f} ({furthest.row}: {furthest.column})",
+        "outside": f"{sum(bounded)} of {len(bounded)}",
+    }
+
+
+def write(tables: Sequence, options, where: str, first: Path = CELLS, second: Path = AGAIN, page: Path = AGAIN.with_suffix(".md")) -> None:
+    """Write the page, and a chart beside it, from the cells of the subset that both folders have; nothing where they share none."""
+    from .write import markdown, verdict
+
+    subset = [(table, [cell for cell in table.cells(options) if cell.subset]) for table in tables]
+    both = [(table, [cell for cell in cells if all(cell.path(root).exists() for root in (first, second))]) for table, cells in subset]
+    asked, shared = ({str(cell.path()): cell for _, cells in some for cell in cells} for some in (subset, both))
+    if not shared:
+        return
+    lines, rows, points, unerased = [], [], [], []
+    for table, cells in both:
+        made = [table.figures(results(cells, root)) for root in (first, second)]
+        found = pairs(*(one["parts"] for one in made))
+        if not found:
+            continue
+        erased = [pair for pair in found if pair.column not in UNERASED]
+        unerased += [pair for pair in found if pair.column in UNERASED]
+        title = f"{table.NUMBER}. {table.TITLE}"
+        rows += [summary(title, erased)] if erased else []
+        points += [(pair.first["value"], pair.second["value"]) for pair in erased]
+        lines += [f"## Table {title} (simulated)", "", f"First. {verdict(made[0])}", "", f"Again. {verdict(made[1])}", ""]
+        lines += [markdown([_shown(pair) for pair in found]), ""]
+    rows += [summary("models that nothing was erased from", unerased)] if unerased else []
+    chart = page.with_suffix("") / "apart.svg"
+    write_bytes(chart, charts.against(points, "the proof's figure", "made again").encode())
+    minutes = [sum(read_json(cell.path(root))["seconds"] for cell in shared.values()) / 60 for root in (second, first)]
+    head = HEAD.format(cells=len(shared), subset=len(asked), where=where, minutes=minutes[0], before=minutes[1])
+    picture = f"![Each figure of an erased model, made twice, as a point; on the line they are the same]({page.stem}/{chart.name})"
+    write_bytes(page, "\n".join([head, "## How far apart", "", picture, "", markdown(rows), "", *lines]).rstrip().encode() + b"\n")
+
+
+def _shown(pair: Pair) -> dict:
+    outside = {True: "yes", False: "", None: "no interval"}[pair.outside]
+    columns = {"row": pair.row, "figure": pair.column, "first": pair.first, "again": pair.second}
+    return {**columns, "apart": round(pair.apart, 3), "outside": outside}
