@@ -13,7 +13,7 @@ from pathlib import Path
 from hfi.workspace import read_json, write_bytes
 
 from . import charts
-from .cells import CELLS, ROOT, results
+from .cells import CELLS, ROOT, Cell, results
 
 AGAIN = ROOT / "docs" / "proof" / "again"  # the cells of the second machine, committed
 WHERE = "another machine (2026-11-30, two cores of an AMD EPYC, Zen 4)"
@@ -22,9 +22,8 @@ HEAD = """# The proof, made again
 
 <!-- Written by `python -m proof`; do not edit. -->
 
-{cells} of the {subset} cells of [the proof](proof.md)'s subset stand here twice: as its page has them, and made again from nothing (all
-studies, judgements, tokens and erasures) on {where}. What was told to do again, the settings, prompts and seeds, is the same to the letter.
-**All of it is simulated where people would be**, as there.
+{cells} cells of [the proof](proof.md) stand here twice: as its page has them, and made again from nothing (studies, judgements, tokens,
+erasures) on {where}. Settings, prompts and seeds are the same to the letter. **All of it is simulated where people would be**, as there.
 
 The second time took {minutes:.0f} minutes by the cells' own clocks, one after another on two cores; the cells of the page took {before:.0f}
 by theirs, on several machines that did other things beside it.
@@ -105,12 +104,11 @@ def summary(title: str, found: Sequence[Pair]) -> dict:
 
 
 def write(tables: Sequence, options, where: str, first: Path = CELLS, second: Path = AGAIN, page: Path = AGAIN.with_suffix(".md")) -> None:
-    """Write the page, and a chart beside it, from the cells of the subset that both folders have; nothing where they share none."""
+    """Write the page, and a chart beside it, from the cells that both folders have; nothing where they share none."""
     from .write import markdown, verdict
 
-    subset = [(table, [cell for cell in table.cells(options) if cell.subset]) for table in tables]
-    both = [(table, [cell for cell in cells if all(cell.path(root).exists() for root in (first, second))]) for table, cells in subset]
-    asked, shared = ({str(cell.path()): cell for _, cells in some for cell in cells} for some in (subset, both))
+    both = [(table, [cell for cell in table.cells(options) if _there(cell, first, second)]) for table in tables]
+    shared = {str(cell.path()): cell for _, cells in both for cell in cells}
     if not shared:
         return
     lines, rows, points, unerased = [], [], [], []
@@ -130,9 +128,13 @@ def write(tables: Sequence, options, where: str, first: Path = CELLS, second: Pa
     chart = page.with_suffix("") / "apart.svg"
     write_bytes(chart, charts.against(points, "the proof's figure", "made again").encode())
     minutes = [sum(read_json(cell.path(root))["seconds"] for cell in shared.values()) / 60 for root in (second, first)]
-    head = HEAD.format(cells=len(shared), subset=len(asked), where=where, minutes=minutes[0], before=minutes[1])
+    head = HEAD.format(cells=len(shared), where=where, minutes=minutes[0], before=minutes[1])
     picture = f"![Each figure of an erased model, made twice, as a point; on the line they are the same]({page.stem}/{chart.name})"
     write_bytes(page, "\n".join([head, "## How far apart", "", picture, "", markdown(rows), "", *lines]).rstrip().encode() + b"\n")
+
+
+def _there(cell: Cell, *roots: Path) -> bool:
+    return all(cell.path(root).exists() for root in roots)
 
 
 def _shown(pair: Pair) -> dict:

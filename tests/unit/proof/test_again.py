@@ -35,23 +35,23 @@ def test_rows_that_say_the_same_are_numbered_and_a_figure_without_an_interval_is
     assert [pair.outside for pair in again.pairs({"look": rows}, {"look": rows})] == [None, None]
 
 
-def test_the_page_is_of_the_subset_cells_that_both_have(tmp_path):
-    cells = [Cell(1, name, print, {"name": name}, 1.0, subset=name != "full", models=()) for name in ("both", "one", "full")]
+def test_the_page_is_of_the_cells_that_both_have(tmp_path):
+    cells = [Cell(1, name, print, {"name": name}, 1.0, models=()) for name in ("both", "one", "same")]
 
     def figures(made):
         rows = [{"arm": name, "rate": rate(value, 0.0, 0.3)} for name, value in made.items()]
         return {"parts": {"rates": rows}, "shows": True, "where_not": ""}
 
     table = SimpleNamespace(NUMBER=1, TITLE="Rates", cells=lambda options: cells, figures=figures)
-    for root, made in ((tmp_path / "a", {"both": 0.1, "one": 0.2, "full": 0.3}), (tmp_path / "b", {"both": 0.4, "full": 0.3})):
+    for root, made in ((tmp_path / "a", {"both": 0.1, "one": 0.2, "same": 0.3}), (tmp_path / "b", {"both": 0.4, "same": 0.3})):
         for cell in cells:
             if cell.name in made:
                 write_json(cell.path(root), record(cell, made[cell.name], 90.0))
     page = tmp_path / "again.md"
     again.write([table], None, "a test's machine", tmp_path / "a", tmp_path / "b", page)
     text = page.read_text()
-    assert "1 of the 2 cells" in text and "a test's machine" in text and "took 2 minutes" in text
-    assert "| both | rate | 0.10 (0.00 to 0.30, n 10) | 0.40 (0.00 to 0.30, n 10) | 0.3 | yes |" in text and "| full |" not in text
+    assert text.split("\n\n")[2].startswith("2 cells of") and "a test's machine" in text and "took 3 minutes" in text
+    assert "| both | rate | 0.10 (0.00 to 0.30, n 10) | 0.40 (0.00 to 0.30, n 10) | 0.3 | yes |" in text and "| one |" not in text
     assert (tmp_path / "again" / "apart.svg").exists() and "simulated" in text
     again.write([table], None, "nowhere", tmp_path / "a", tmp_path / "empty", tmp_path / "none.md")
     assert not (tmp_path / "none.md").exists()
