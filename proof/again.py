@@ -25,13 +25,12 @@ HEAD = """# The proof, made again
 {cells} cells of [the proof](proof.md) stand here twice: as its page has them, and made again from nothing (studies, judgements, tokens,
 erasures) on {where}. Settings, prompts and seeds are the same to the letter. **All of it is simulated where people would be**, as there.
 
-The second time took {minutes:.0f} minutes by the cells' own clocks, one after another on two cores; the cells of the page took {before:.0f}
-by theirs, on several machines that did other things beside it.
-
-An interval of the proof holds what other prompts, seeds, targets or tokens of the same study would have given, and not what another run of
-the study would have: processors differ in the last digit of a sum, and training carries that on. How much that is, is below. `outside` is
-a second figure outside the first's 95 % interval. Two draws that share nothing but the truth fall outside each other's in 17 of 100; these
-share prompts and seeds, so they should do so less often, where an interval says all.
+The second time took {minutes:.0f} minutes by the cells' own clocks; the cells of the page took {before:.0f} by theirs, on several machines
+that did other things beside it. **{same} of {cells} cells came out the same in every picture and verdict**, costs aside. The others were
+first made on processors that add floats in another order: that changes the last digit, and training carries it on, so those are another run
+of the same study. An interval of the proof holds what other prompts, seeds, targets or tokens of one study would have given, and not what
+another run of it would have; how far such runs lie apart is below. `outside` is a second figure outside the first's 95 % interval. Two
+draws that share nothing but the truth fall outside each other's in 17 of 100; these share prompts and seeds as well.
 """
 
 
@@ -90,17 +89,25 @@ def named(rows: Sequence[Mapping[str, object]]) -> dict[str, Mapping[str, object
 
 
 def summary(title: str, found: Sequence[Pair]) -> dict:
-    """How far figures lie apart: their number, the mean and the largest distance, and how many of those with an interval are outside."""
+    """How far figures lie apart: how many differ at all, how far those do, and how many of all with an interval are outside."""
+    moved = [pair for pair in found if pair.apart]
     furthest = max(found, key=lambda pair: abs(pair.apart))
     bounded = [pair.outside for pair in found if pair.outside is not None]
     return {
-        "table": title,
-        "figures": len(found),
-        "mean distance": round(sum(abs(pair.apart) for pair in found) / len(found), 3),
-        "second minus first": round(sum(pair.apart for pair in found) / len(found), 3),
-        "furthest": f"{furthest.apart:+.2f} ({furthest.row}: {furthest.column})",
+        "figures of table": title,
+        "differ": f"{len(moved)} of {len(found)}",
+        "their mean distance": round(sum(abs(pair.apart) for pair in moved) / len(moved), 3) if moved else None,
+        "second minus first": round(sum(pair.apart for pair in moved) / len(moved), 3) if moved else None,
+        "furthest": f"{furthest.apart:+.2f} ({furthest.row}: {furthest.column})" if moved else "",
         "outside": f"{sum(bounded)} of {len(bounded)}",
     }
+
+
+def outcome(result: object) -> object:
+    """A cell's result without what it cost."""
+    if isinstance(result, Mapping):
+        return {name: outcome(value) for name, value in result.items() if name not in ("cost", "seconds")}
+    return [outcome(value) for value in result] if isinstance(result, list) else result
 
 
 def write(tables: Sequence, options, where: str, first: Path = CELLS, second: Path = AGAIN, page: Path = AGAIN.with_suffix(".md")) -> None:
@@ -127,8 +134,10 @@ def write(tables: Sequence, options, where: str, first: Path = CELLS, second: Pa
     rows += [summary("models that nothing was erased from", unerased)] if unerased else []
     chart = page.with_suffix("") / "apart.svg"
     write_bytes(chart, charts.against(points, "the proof's figure", "made again").encode())
-    minutes = [sum(read_json(cell.path(root))["seconds"] for cell in shared.values()) / 60 for root in (second, first)]
-    head = HEAD.format(cells=len(shared), where=where, minutes=minutes[0], before=minutes[1])
+    records = [[read_json(cell.path(root)) for root in (first, second)] for cell in shared.values()]
+    same = sum(outcome(one["result"]) == outcome(other["result"]) for one, other in records)
+    before, minutes = (sum(record["seconds"] for record in side) / 60 for side in zip(*records, strict=True))
+    head = HEAD.format(cells=len(shared), same=same, where=where, minutes=minutes, before=before)
     picture = f"![Each figure of an erased model, made twice, as a point; on the line they are the same]({page.stem}/{chart.name})"
     write_bytes(page, "\n".join([head, "## How far apart", "", picture, "", markdown(rows), "", *lines]).rstrip().encode() + b"\n")
 

@@ -26,7 +26,8 @@ def test_figures_are_paired_by_what_their_rows_are_about():
     near, far = found["a, steps 2", "after"], found["b, steps 2", "after"]
     assert abs(near.apart - 0.05) < 1e-9 and not near.outside and far.outside
     told = again.summary("bars", [near, far])
-    assert told["outside"] == "1 of 2" and told["mean distance"] == 0.125 and told["furthest"] == "+0.20 (b, steps 2: after)"
+    assert told["outside"] == "1 of 2" and told["differ"] == "2 of 2" and told["their mean distance"] == 0.125
+    assert told["furthest"] == "+0.20 (b, steps 2: after)"
 
 
 def test_rows_that_say_the_same_are_numbered_and_a_figure_without_an_interval_is_outside_of_none():
@@ -51,10 +52,16 @@ def test_the_page_is_of_the_cells_that_both_have(tmp_path):
     again.write([table], None, "a test's machine", tmp_path / "a", tmp_path / "b", page)
     text = page.read_text()
     assert text.split("\n\n")[2].startswith("2 cells of") and "a test's machine" in text and "took 3 minutes" in text
+    assert "**1 of 2 cells came out the same" in text and "| 1. Rates | 1 of 2 | 0.3 |" in text
     assert "| both | rate | 0.10 (0.00 to 0.30, n 10) | 0.40 (0.00 to 0.30, n 10) | 0.3 | yes |" in text and "| one |" not in text
     assert (tmp_path / "again" / "apart.svg").exists() and "simulated" in text
     again.write([table], None, "nowhere", tmp_path / "a", tmp_path / "empty", tmp_path / "none.md")
     assert not (tmp_path / "none.md").exists()
+
+
+def test_what_a_cell_cost_is_no_part_of_how_it_came_out():
+    one = {"cost": {"seconds": 1}, "sides": [{"hits": "01", "seconds": 2}], "hits": "1"}
+    assert again.outcome(one) == {"sides": [{"hits": "01"}], "hits": "1"}
 
 
 def test_points_lie_on_the_line_where_both_are_the_same():
