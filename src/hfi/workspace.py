@@ -350,14 +350,16 @@ class Workspace:
 def versions() -> dict[str, str]:
     """Versions of Python, the platform and the packages that numbers depend on.
 
-    Where torch is loaded also which CPU kernels it takes: their sums differ in the last digit, and training carries that on.
+    Where torch is loaded also which CPU kernels it takes, and whether bfloat16 is fast there, so that `dtype: auto` takes it: sums differ
+    in their last digits, and training carries that on.
     """
     found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     if torch := _torch():
-        found["cpu kernels"] = torch.backends.cpu.get_cpu_capability()
+        fast = " with bfloat16" if torch.cpu._is_avx512_bf16_supported() else ""
+        found["cpu kernels"] = torch.backends.cpu.get_cpu_capability() + fast
     return found
 
 

@@ -23,7 +23,7 @@ def test_the_study_is_whole(loop):
         manifest = json.loads((study / stage / "manifest.json").read_text())
         assert manifest["seconds"] > 0 and manifest["versions"]["torch"] and manifest["outputs"] is not None
         if stage in ("generate", "erase"):  # which sums of floats it took
-            assert manifest["versions"]["cpu kernels"] == torch.backends.cpu.get_cpu_capability()
+            assert manifest["versions"]["cpu kernels"].startswith(torch.backends.cpu.get_cpu_capability())
     assert (study / "report.html").stat().st_size > 1000
     metrics = json.loads((study / "metrics.json").read_text())
     assert metrics["simulated"] is True and metrics["annotators_simulated"] is False  # a network scores, people judged
