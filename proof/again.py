@@ -6,6 +6,7 @@ in it. Processors differ in the last digit of a sum, and training carries that o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +19,21 @@ from .cells import CELLS, ROOT, Cell, results
 AGAIN = ROOT / "docs" / "proof" / "again"  # the cells of the second machine, committed
 WHERE = "another machine (2026-11-30, two cores of an AMD EPYC, Zen 4)"
 UNERASED = ("original", "before", "named before", "floor", "control")  # columns of models that nothing was erased from
+FAR = 0.15  # so far apart that the chart says what it is
 HEAD = """# The proof, made again
 
 <!-- Written by `python -m proof`; do not edit. -->
 
-{cells} cells of [the proof](proof.md) stand here twice: as its page has them, and made again from nothing (studies, judgements, tokens,
+{cells} cells of [the proof]({page}) stand here twice: as its page has them, and made again from nothing (studies, judgements, tokens,
 erasures) on {where}. Settings, prompts and seeds are the same to the letter. **All of it is simulated where people would be**, as there.
 
 The second time took {minutes:.0f} minutes by the cells' own clocks; the cells of the page took {before:.0f} by theirs, on several machines
-that did other things beside it. **{same} of {cells} cells came out the same in every picture and verdict**, costs aside. The others were
-first made on processors that add floats in another order: that changes the last digit, and training carries it on, so those are another run
-of the same study. An interval of the proof holds what other prompts, seeds, targets or tokens of one study would have given, and not what
-another run of it would have; how far such runs lie apart is below. `outside` is a second figure outside the first's 95 % interval. Two
-draws that share nothing but the truth fall outside each other's in 17 of 100; these share prompts and seeds as well.
+that did other things beside it. **{same} of {cells} cells came out the same in every picture and verdict**, costs aside. The others are
+another run of the same study: one machine's arithmetic (float32 where a processor has no fast bfloat16, `dtype: auto`), kernels or number
+of threads change last digits, and training carries that on. An interval of the proof holds what other prompts, seeds, targets or tokens of
+one study would have given, and not what another run of it would have; how far such runs lie apart is below. `outside` is a second figure
+outside the first's 95 % interval. Two draws that share nothing but the truth fall outside each other's in 17 of 100; these share prompts
+and seeds as well.
 """
 
 
@@ -128,7 +131,7 @@ def write(tables: Sequence, options, where: str, first: Path = CELLS, second: Pa
         unerased += [pair for pair in found if pair.column in UNERASED]
         title = f"{table.NUMBER}. {table.TITLE}"
         rows += [summary(title, erased)] if erased else []
-        points += [(pair.first["value"], pair.second["value"]) for pair in erased]
+        points += [(pair.first["value"], pair.second["value"], _name(pair)) for pair in erased]
         lines += [f"## Table {title} (simulated)", "", f"First. {verdict(made[0])}", "", f"Again. {verdict(made[1])}", ""]
         lines += [markdown([_shown(pair) for pair in found]), ""]
     rows += [summary("models that nothing was erased from", unerased)] if unerased else []
@@ -137,9 +140,14 @@ def write(tables: Sequence, options, where: str, first: Path = CELLS, second: Pa
     records = [[read_json(cell.path(root)) for root in (first, second)] for cell in shared.values()]
     same = sum(outcome(one["result"]) == outcome(other["result"]) for one, other in records)
     before, minutes = (sum(record["seconds"] for record in side) / 60 for side in zip(*records, strict=True))
-    head = HEAD.format(cells=len(shared), same=same, where=where, minutes=minutes, before=before)
+    page_of_all = os.path.relpath(ROOT / "docs" / "proof.md", page.parent)
+    head = HEAD.format(page=page_of_all, cells=len(shared), same=same, where=where, minutes=minutes, before=before)
     picture = f"![Each figure of an erased model, made twice, as a point; on the line they are the same]({page.stem}/{chart.name})"
     write_bytes(page, "\n".join([head, "## How far apart", "", picture, "", markdown(rows), "", *lines]).rstrip().encode() + b"\n")
+
+
+def _name(pair: Pair) -> str:
+    return f"{pair.row}: {pair.column}" if abs(pair.apart) > FAR else ""
 
 
 def _there(cell: Cell, *roots: Path) -> bool:

@@ -84,8 +84,8 @@ def curves(lines: Sequence[tuple[str, Sequence[float]]], x_axis: str, y_axis: st
     return _svg(max(294, level + 16), f"{y_axis} over {x_axis}. {words}", marks)
 
 
-def against(points: Sequence[tuple[float, float]], x_axis: str, y_axis: str) -> str:
-    """Points in [0, 1] x [0, 1] (what lies beyond is drawn on the edge) and the line on which both are the same."""
+def against(points: Sequence[tuple[float, float, str]], x_axis: str, y_axis: str) -> str:
+    """Points in [0, 1] x [0, 1] (what lies beyond is drawn on the edge), those with a name beside it, and the line of equal ones."""
     at = lambda value: min(max(float(value), 0.0), 1.0)  # noqa: E731
     x, y = (lambda value: 60 + 380 * at(value)), (lambda value: 410 - 380 * at(value))
     marks = [Markup('<path d="M{:.1f} {:.1f}L{:.1f} {:.1f}" stroke="{}"/>').format(x(0), y(0), x(1), y(1), FAINT)]
@@ -94,7 +94,9 @@ def against(points: Sequence[tuple[float, float]], x_axis: str, y_axis: str) -> 
         marks.append(_text(52, y(tick) + 4, f"{tick:g}", anchor="end", colour=FAINT))
         marks.append(_text(x(tick), 428, f"{tick:g}", anchor="middle", colour=FAINT))
     dot = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="4" fill="{}" fill-opacity="0.45"/>')
-    marks += [dot.format(x(first), y(second), COLOURS[0]) for first, second in points]
+    for first, second, name in points:
+        marks.append(dot.format(x(first), y(second), COLOURS[0]))
+        marks += [_text(x(first) + 10, y(second) + 4, name)] if name else []
     marks += [_text(250, 450, x_axis, anchor="middle"), _text(16, 18, y_axis)]
     return _svg(464, f"{len(points)} figures: {y_axis} against {x_axis}", marks)
 

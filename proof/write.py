@@ -16,9 +16,11 @@ HEAD = """# Proof
 
 <!-- Written by `python -m proof` from docs/proof/cells; do not edit. -->
 
-Each claim is a table, made of cells that anyone can make again: `make proof` makes the declared subset (planned to take at most 150
-minutes on 2 CPU cores; `python -m proof --list` marks its cells), `make proof FULL=1` all of it, on a GPU or over several runs; both
-continue where they were stopped, cell by cell. The same figures, under the tables' numbers, are in [proof.json](proof.json). The
+Each claim is a table, made of cells that anyone can make again: `make proof` makes the declared subset (`python -m proof --list` marks its
+cells; from nothing 126 minutes on two cores of an AMD EPYC, Zen 4, on 2026-11-30; a slower machine may take twice as long), `make proof
+FULL=1` all of it, on a GPU or over several runs; both continue where they were stopped, cell by cell. A checkout has the committed cells:
+`make proof AGAIN=1` makes them anew. [The proof, made again](proof/again.md) is that of a second machine, figure beside figure: **read it
+with table 4, whose attacks come out otherwise there**. The same figures, under the tables' numbers, are in [proof.json](proof.json). The
 recipes changed on 2026-11-28; [here](proof/2026-11-23.md) is the whole subset as it stood under those before.
 
 **All of it is simulated where people would be.** A judge network plays the annotators, another one (`emoji:scorer`) scores. The scoring

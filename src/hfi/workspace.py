@@ -358,8 +358,9 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     if torch := _torch():
-        fast = " with bfloat16" if torch.cpu._is_avx512_bf16_supported() else ""
-        found["cpu kernels"] = torch.backends.cpu.get_cpu_capability() + fast
+        kernels = torch.backends.cpu.get_cpu_capability()
+        fast = kernels not in ("DEFAULT", "AVX2") and torch.cpu._is_avx512_bf16_supported()  # as diffusion's pick_dtype
+        found["cpu kernels"] = kernels + (" with bfloat16" if fast else "")
     return found
 
 

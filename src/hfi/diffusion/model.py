@@ -127,11 +127,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """'auto' is bfloat16 where the device computes it fast, else float32."""
+    """'auto' is bfloat16 where the device computes it fast, else float32; under ATEN_CPU_CAPABILITY=avx2, too, it is float32."""
     if name == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        narrow = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+        fast = device.type == "cpu" and not narrow and torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 

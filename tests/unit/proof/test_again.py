@@ -65,9 +65,10 @@ def test_what_a_cell_cost_is_no_part_of_how_it_came_out():
 
 
 def test_points_lie_on_the_line_where_both_are_the_same():
-    found = ElementTree.fromstring(charts.against([(0.25, 0.25), (1.2, 0.0)], "first", "again"))
+    found = ElementTree.fromstring(charts.against([(0.25, 0.25, ""), (1.2, 0.0, "far off")], "first", "again"))
     same, edge = found.findall("{http://www.w3.org/2000/svg}circle")
     assert float(same.get("cx")) - 60 == 410 - float(same.get("cy")) == 95
+    assert "far off" in [text.text for text in found.findall("{http://www.w3.org/2000/svg}text")]
     assert float(edge.get("cx")) == 440 and float(edge.get("cy")) == 410
 
 
