@@ -28,12 +28,12 @@ HEAD = """# The proof, made again
 erasures) on {where}. Settings, prompts and seeds are the same to the letter. **All of it is simulated where people would be**, as there.
 
 The second time took {minutes:.0f} minutes by the cells' own clocks; the cells of the page took {before:.0f} by theirs, on several machines
-that did other things beside it. **{same} of {cells} cells came out the same in every picture and verdict**, costs aside. The others
-are, as far as is known, another run of the same study: one machine's arithmetic (float32 where a processor has no fast bfloat16, `dtype: auto`), kernels or number
-of threads change last digits, and training carries that on. An interval of the proof holds what other prompts, seeds, targets or tokens of
-one study would have given, and not what another run of it would have; how far such runs lie apart is below. `outside` is a second figure
-outside the first's 95 % interval. Two draws that share nothing but the truth fall outside each other's in 17 of 100; these share prompts
-and seeds as well.
+that did other things beside it. **{same} of {cells} cells came out the same in every picture and verdict**, costs aside.
+The others are, as far as is known, another run of the same study: one machine's arithmetic (float32 where a processor has no fast
+bfloat16, `dtype: auto`), kernels or number of threads change last digits, and training carries that on. An interval of the proof holds
+what other prompts, seeds, targets or tokens of one study would have given, and not what another run of it would have; how far such runs
+lie apart is below. `outside` is a second figure outside the first's 95 % interval. Two draws that share nothing but the truth fall
+outside each other's in 17 of 100; these share prompts and seeds as well.
 """
 
 
