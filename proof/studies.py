@@ -7,6 +7,7 @@ from another only after its pictures takes those pictures over.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 import shutil
@@ -291,4 +292,5 @@ def require_names(names: Sequence[str], known: Sequence[str], what: str) -> None
     """Raise HFIError for a name that is not known."""
     for name in names:
         if name not in known:
-            raise HFIError(f"no {what} {name!r}", remedy=f"choose of {', '.join(known)}")
+            near = difflib.get_close_matches(name, known, n=5, cutoff=0.0) if len(known) > 20 else known
+            raise HFIError(f"no {what} {name!r}", remedy=f"choose of {', '.join(near)}{'; --list has all' if len(known) > 20 else ''}")

@@ -347,3 +347,6 @@ def test_an_unknown_table_or_cell_is_one_line(capsys):
 
     assert main(["--table", "12", "--dry-run"]) == 2 and "no table '12'" in capsys.readouterr().err
     assert main(["--cell", "nothing", "--table", "2", "--dry-run"]) == 2 and "no cell 'nothing'" in capsys.readouterr().err
+    assert main(["--full", "--cell", "alcohol-sld-equl", "--dry-run"]) == 2
+    told = capsys.readouterr().err
+    assert "alcohol-sld-equal" in told and len(told) < 300  # the nearest names, not all five hundred
