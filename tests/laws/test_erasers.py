@@ -9,6 +9,8 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipelineSafe
 from diffusers.pipelines.deprecated.stable_diffusion_safe import SafetyConfig
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tiny
 from hfi.config import Erase, Hardened
@@ -370,10 +372,28 @@ def test_a_file_that_is_not_whole_or_not_this_models_is_refused_in_one_line(tiny
 def test_a_front_ends_the_rounds_and_names_the_best():
     points = [(0.5, 0.0), (0.2, 0.1), (0.3, 0.2), (0.2, 0.1), (0.1, 0.3)]
     assert front(points) == {0, 1, 4} and chosen(points) == 1
-    assert not finished(points[:3], 2, 9)  # one round off the front
+    assert not finished(points[:3], 2, 9)  # one round that is no better
     assert finished(points[:4], 2, 9)  # two in a row
-    assert not finished(points, 2, 9) and finished(points, 2, 4)  # a gain again; the cap
+    assert not finished([*points[:3], (0.1, 0.1)], 2, 9) and finished(points[:3], 2, 2)  # a better one to keep; the cap
     assert not finished([], 1, 1)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=12), st.integers(1, 4))
+def test_rounds_end_after_so_many_that_bring_nothing_better_to_keep(points, patience):
+    """A rate that falls a little while damage grows is on the front for ever, and no reason to go on."""
+    kept = chosen(points)
+    assert kept in front(points) and all(sum(points[kept]) <= sum(point) for point in points)
+    assert finished(points, patience, 99) == (len(points) > patience and chosen(points[:-patience]) == kept)
+
+
+def test_rounds_that_were_measured_end_where_they_should():
+    """Erasure and damage by round, weapons hardened in bfloat16 (docs/decisions/0011): the fourth is kept, and two more end it."""
+    erasure = (0.867, 0.492, 0.175, 0.100, 0.067, 0.042, 0.067, 0.039, 0.025)
+    damage = (0.036, 0.064, 0.073, 0.109, 0.054, 0.100, 0.082, 0.182, 0.336)
+    points = list(zip(erasure, damage, strict=True))
+    ends = next(n for n in range(1, len(points) + 1) if finished(points[:n], 2, 8))
+    assert ends == 7 and chosen(points[:ends]) == chosen(points) == 4
+
 
 
 SMALL = {

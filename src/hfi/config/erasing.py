@@ -121,7 +121,7 @@ class Hardened(Section):
     found_pictures: Share = Field(0.5, description="share of the states there that are noised pictures of the concept")
     pictures: Positive = Field(120, description="pictures a set by which each round is judged")
     judge: str = Field("", description="the judge of the rounds; empty: label.simulated_judge; never evaluate.judge, which scores")
-    patience: Positive = Field(2, description="rounds in a row off the front of erasure and damage after which it stops")
+    patience: Positive = Field(2, description="rounds in a row that bring no better one to keep, after which it stops")
 
     @model_validator(mode="before")
     @classmethod

@@ -17,8 +17,9 @@ vectors but `erase.hardened.vectors`.
 
 It stops by itself. After each round fresh attackers learn, and the annotators' judge, never the scorer, says how much of the concept is
 drawn (under prompts or under what they found, whichever is more) and how much else is lost. Rounds that no other round beats in both are
-the front; `erase.hardened.patience` rounds in a row off the front end the run, as does the cap on rounds. What is kept is the round of the
-front with the least sum of the two.
+the front, and what is kept is the one with the least sum of the two; `erase.hardened.patience` rounds in a row that bring no better one to
+keep end the run, as does the cap on rounds. (That a round is on the front is not enough to go on for: a rate that falls by a hundredth
+while damage doubles is, and rounds went on for it.)
 """
 
 from __future__ import annotations
@@ -166,11 +167,8 @@ def front(points: Sequence[tuple[float, float]]) -> set[int]:
 
 
 def finished(points: Sequence[tuple[float, float]], patience: int, rounds: int) -> bool:
-    """Whether the last `patience` rounds brought nothing to the front, or `rounds` after the first are done."""
-    if len(points) > rounds:
-        return True
-    fresh = [i in front(points[: i + 1]) for i in range(len(points))]
-    return len(points) > patience and not any(fresh[-patience:])
+    """Whether the last `patience` rounds brought no better one to keep, or `rounds` after the first are done."""
+    return len(points) > rounds or (len(points) > patience and chosen(points) < len(points) - patience)
 
 
 def chosen(points: Sequence[tuple[float, float]]) -> int:
