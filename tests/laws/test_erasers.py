@@ -406,19 +406,19 @@ def pool(model: Model, parts, number: int = 0, saved=None, together: int = 2, ki
     return Attackers(model, parts[2], kinds, parts[1], Hardened(**{**SMALL, **changes}), 1e-2, "harm", together, 1, number, saved)
 
 
-def hardening(model: Model, parts, points: list[tuple[float, float]], resume=None, start="original", hooks=(), **changes):
-    """Hardened SDD whose judge says `points`."""
+def hardening(model: Model, parts, points: list[tuple[float, float]], resume=None, start="original", hooks=(), drawn=(0, 0.5, 1), **more):
+    """Hardened SDD whose judge says `points`, and that what attacks found draws the concept in `drawn`; more: settings."""
     calls, seen = [], []
 
     def attackers(number, saved):
         calls.append(number)
-        return pool(model, parts, number, saved, **changes)
+        return pool(model, parts, number, saved, **more)
 
-    def score(delta: Delta, found: torch.Tensor) -> tuple[float, float]:
+    def score(delta: Delta, found: torch.Tensor) -> tuple[float, float, list[float]]:
         seen.append(found)
-        return points[calls[-1]]
+        return *points[calls[-1]], drawn
 
-    config = Erase(method="hardened", **{**CONFIG, "start": start}, hardened={**SMALL, **changes})
+    config = Erase(method="hardened", **{**CONFIG, "start": start}, hardened={**SMALL, **more})
     return harden(model, *parts, config, 1, resume, score=score, attackers=attackers, **dict(hooks)), calls, seen
 
 
@@ -459,6 +459,17 @@ def test_hardening_resumes_bit_for_bit_wherever_it_is_stopped(tiny_model, parts,
         hardening(tiny_model, parts, points, start=start, hooks={"on_step": stop})
     again, *_ = hardening(tiny_model, parts, points, saved, start=start)
     assert same(again.weights, whole.weights) and again.manifest == whole.manifest
+
+
+def test_what_still_draws_the_concept_is_met_more_unless_all_are_met_alike(tiny_model, parts):
+    points = [(0.6, 0.0), (0.1, 0.0), (0.5, 0.0)]
+    hardened = {
+        (weight, drawn): hardening(tiny_model, parts, points, drawn=drawn, idle_weight=weight, steps=6)[0].weights
+        for weight in (0.1, None)
+        for drawn in ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
+    }
+    first, second, *alike = hardened.values()
+    assert not same(first, second) and same(*alike)
 
 
 def test_the_nearest_come_first():

@@ -603,6 +603,10 @@ def test_what_still_learns_has_a_share_of_its_own_however_much_was_found_before(
     assert len(of_found) / 4000 == pytest.approx(0.5, abs=0.03)
     assert float((of_found >= last).float().mean()) == pytest.approx(0.4 + 0.6 * 2 / 30, abs=0.03)
     assert set(of_found.tolist()) == set(range(len(conditions.texts), len(told.texts)))
+    first, second = (float((of_found == last + one).float().mean()) for one in (0, 1))
+    assert first == pytest.approx(second, abs=0.05)
+    told = conditions.joined_by(found, found_share=1.0, live=2, live_share=1.0, met=(0.9, 0.1))  # one draws the concept, one hardly does
+    assert float((told.draw(4000, numpy.random.default_rng(1)) == last).float().mean()) == pytest.approx(0.9, abs=0.03)
 
 
 def test_targets_are_the_empty_prompt_unless_the_prompt_says_more_than_the_concept(tiny_model):

@@ -118,6 +118,9 @@ class Hardened(Section):
     attack_steps: Positive = Field(150, description="steps of attack on the model of each round, before the next one trains and attacks")
     found_share: Share = Field(0.6, description="share of c_s taken from what the attacks of all rounds found")
     live_share: Share = Field(0.5, description="share of those that is kept for the attackers which are learning at the time")
+    idle_weight: float | None = Field(
+        0.1, gt=0, description="each of them is met in proportion to how often it drew the concept when judged, plus this; null: all alike"
+    )
     found_pictures: Share = Field(0.5, description="share of the states there that are noised pictures of the concept")
     pictures: Positive = Field(120, description="pictures a set by which each round is judged")
     judge: str = Field("", description="the judge of the rounds; empty: label.simulated_judge; never evaluate.judge, which scores")

@@ -34,8 +34,9 @@ class Conditions:
     c, target, reading: (n, L, D); tokens: how many of them are built from soft tokens alone; flagged_share: chance of the rest.
     end, reading_end: the text states of the last words of c and reading (n, D).
     found, found_share: how many of them attacks found (hardened.py), and the chance of those; live, live_share: the last of them, which
-    still learn, and their share among those; found_pictures: the share of the states that meet what was found which are noised pictures
-    of the concept; brought: for each that was found the numbers of the pictures from which (none: any of the concept's).
+    still learn, and their share among those; met: how often each of these is drawn, in proportion (empty: all alike); found_pictures:
+    the share of the states that meet what was found which are noised pictures of the concept; brought: for each that was found the
+    numbers of the pictures from which (none: any of the concept's).
     together: all names in a list, in as few prompts as hold them (k, L, D): what an inference-time eraser steers away from.
     concepts: of several concepts, how many conditions of each are built from soft tokens, and how many come from flagged prompts.
     """
@@ -54,6 +55,7 @@ class Conditions:
     found_pictures: float = 0.0
     live: int = 0
     live_share: float = 0.0
+    met: tuple[float, ...] = ()
     brought: tuple[Tensor, ...] = ()
     concepts: tuple[tuple[int, int], ...] = ()
 
@@ -77,7 +79,8 @@ class Conditions:
             number = rng.integers(self.found, size=count)
             if self.live_share:
                 from_live = rng.random(count) < self.live_share
-                number = numpy.where(from_live, self.found - self.live + rng.integers(self.live, size=count), number)
+                chances = numpy.array(self.met) / sum(self.met) if self.met else None
+                number = numpy.where(from_live, self.found - self.live + rng.choice(self.live, size=count, p=chances), number)
             chosen = numpy.where(from_found, len(self.texts) - self.found + number, chosen)
         return torch.from_numpy(chosen)
 

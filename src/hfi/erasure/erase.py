@@ -53,7 +53,7 @@ METHODS = {
     "sld": guide_sld,
     "negative_prompt": guide_negative,
 }
-Score = Callable[[Delta, Tensor], tuple[float, float]]
+Score = Callable[[Delta, Tensor], tuple[float, float, Sequence[float]]]
 
 
 @dataclass(frozen=True)

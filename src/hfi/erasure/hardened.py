@@ -46,25 +46,27 @@ class Rounds:
     """What is known between rounds; goes into checkpoints.
 
     points: (erasure, damage) of each judged round, both better when lower; deltas: of each trained round, of the best so far and the last
-    alone; found: conditions that the attackers of all trained rounds ended with (m, L, D).
+    alone; found: conditions that the attackers of all trained rounds ended with (m, L, D); drawn: how often those of the last judged round
+    draw the concept (n,), in [0, 1].
     """
 
     points: list[tuple[float, float]] = field(default_factory=list)
     deltas: list[dict[str, Tensor]] = field(default_factory=list)
     found: Tensor | None = None
+    drawn: Tensor | None = None
     steps: int = 0  # of all trained rounds
 
     def tensors(self) -> dict[str, Tensor]:
         saved = {f"rounds/{i}/{name}": value for i, delta in enumerate(self.deltas) for name, value in delta.items()}
         counts = {"steps": torch.tensor(self.steps), "trained": torch.tensor(len(self.deltas))}
         saved |= {"points": torch.tensor(self.points, dtype=torch.float64).reshape(-1, 2), **counts}
-        return saved if self.found is None else saved | {"found": self.found}
+        return saved | {name: value for name in ("found", "drawn") if (value := getattr(self, name)) is not None}
 
     @classmethod
     def from_tensors(cls, saved: Mapping[str, Tensor]) -> Rounds:
         points = [tuple(point) for point in saved["points"].tolist()]
         deltas = [_part(saved, f"rounds/{i}/") for i in range(int(saved["trained"]))]
-        return cls(points, deltas, saved.get("found"), int(saved["steps"]))
+        return cls(points, deltas, saved.get("found"), saved.get("drawn"), int(saved["steps"]))
 
 
 def harden(
@@ -77,7 +79,7 @@ def harden(
     seed: int,
     resume: dict[str, Tensor] | None = None,
     *,
-    score: Callable[[Delta, Tensor], tuple[float, float]],
+    score: Callable[[Delta, Tensor], tuple[float, float, Sequence[float]]],
     attackers: Callable[[int, Mapping[str, Tensor] | None], Attackers],
     on_log: Callable[[dict], None] | None = None,
     on_step: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
@@ -86,7 +88,8 @@ def harden(
     """Rounds of training and attack; the other arguments and the hooks are those of `loop.train`.
 
     Args:
-        score: (delta, conditions (n, L, D) that attacks found against it) -> (erasure, damage) in [0, 1], both better when lower.
+        score: (delta, conditions (n, L, D) that attacks found against it) -> (erasure, damage, how often each of those draws the
+            concept (n,)), all in [0, 1] and better when lower.
         attackers: (round, tensors of a checkpoint or None) -> those that attack the model of this round, and learn on in the next one.
     """
     hard = config.hardened
@@ -120,7 +123,9 @@ def harden(
                 live = against.conditions().cpu()
                 found = live if state.found is None else torch.cat([state.found, live])
                 shares = {name: getattr(hard, name) for name in ("found_share", "live_share", "found_pictures")}
-                told = conditions.joined_by(found, live=len(live), brought=tuple(against.brought), **shares)
+                alike = state.drawn is None or hard.idle_weight is None
+                met = () if alike else tuple((state.drawn + hard.idle_weight).tolist())
+                told = conditions.joined_by(found, live=len(live), met=met, brought=tuple(against.brought), **shares)
                 begin = {name: original[name].float() + value.to(original[name].device) for name, value in state.deltas[-1].items()}
                 hooks = {"on_log": log, "on_step": beside(against, told.c, report), "begin": begin, "layers": hard.layers, "rates": rates}
                 delta = train_sdd(model, told, *parts, settings, derive(seed, "round", number), inner, **hooks)
@@ -134,7 +139,9 @@ def harden(
                 against.learn()
                 report(0, dict)
             fresh = against.conditions()
-        state.points.append(score(now, fresh))
+        *point, drawn = score(now, fresh)
+        state.points.append(tuple(point))
+        state.drawn = torch.tensor(list(drawn), dtype=torch.float64)
         for old in set(range(number)) - {chosen(state.points)}:  # once beaten in the sum a round stays beaten
             state.deltas[old] = {}
     best = chosen(state.points)

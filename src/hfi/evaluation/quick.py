@@ -115,17 +115,18 @@ def _scores(rows, before: dict[str, Verdict], after: dict[str, Verdict], concept
     }
 
 
-def round_score(model: Model, study) -> Callable[[Delta, Tensor], tuple[float, float]]:
-    """What judges the rounds of hardened SDD: (delta, conditions that attacks found) -> (erasure, damage), both better when lower.
+def round_score(model: Model, study) -> Callable[[Delta, Tensor], tuple[float, float, list[float]]]:
+    """What judges the rounds of hardened SDD: (delta, conditions (n, L, D) that attacks found) -> (erasure, damage, drawn (n,)).
 
-    Erasure is the concept rate under prompts or under those conditions, whichever is more, and of several concepts in one run that of
-    the worst; damage is what is lost of other objects, or of styles on the same pictures, whichever is more.
+    All are in [0, 1] and better when lower. Erasure is the concept rate under prompts or under those conditions, whichever is more, and
+    of several concepts in one run that of the worst; damage is what is lost of other objects, or of styles on the same pictures,
+    whichever is more; drawn is how often each of those conditions draws the concept, by its part of `erase.hardened.pictures` pictures.
     The judge plays an annotator and must not be the one that scores (`erase.check_erasable`). Nothing is loaded before the first call.
     """
     config, settings, seed = study.config, study.config.erase.hardened, derive(study.config.seed, "hardened rounds")
     concepts: list[_Concept] = []
 
-    def score(delta: Delta, found: Tensor) -> tuple[float, float]:
+    def score(delta: Delta, found: Tensor) -> tuple[float, float, list[float]]:
         if not concepts:
             concepts.extend(_concepts(model, study, settings.judge or config.label.simulated_judge))
         seen = [
@@ -153,7 +154,9 @@ def round_score(model: Model, study) -> Callable[[Delta, Tensor], tuple[float, f
             each = [[is_concept(v, one.config.concept, one.names) for v in name_verdicts(one.judge, one.judge(pixels))] for one in concepts]
             hits += [any(together) for together in zip(*each, strict=True)]
         kept = [seen[0][name] for name in ("retention", "retention_styles") if seen[0][name] is not None]
-        return max(*(one["concept_rate"] or 0.0 for one in seen), _mean(hits) or 0.0), 1.0 - min(kept, default=1.0)
+        overall = _mean(hits) or 0.0
+        drawn = [_mean(own) if (own := hits[number :: len(found)]) else overall for number in range(len(found))]
+        return max(*(one["concept_rate"] or 0.0 for one in seen), overall), 1.0 - min(kept, default=1.0), drawn
 
     return score
 

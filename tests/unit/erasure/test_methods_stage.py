@@ -55,7 +55,7 @@ def test_a_round_costs_what_it_loses_of_objects_or_of_styles(make, tiny_model, t
     study, *_ = make(method="hardened", hardened={"judge": f"clip:{tiny_root / 'clip2'}"})
     seen = {"concept_rate": 0.125, "retention": objects, "retention_styles": styles}
     monkeypatch.setattr("hfi.evaluation.quick.quick_scores", lambda *given, **more: seen)
-    assert round_score(tiny_model, study)(Delta({}), torch.zeros(0, 4, 16)) == (0.125, damage)
+    assert round_score(tiny_model, study)(Delta({}), torch.zeros(0, 4, 16)) == (0.125, damage, [])
 
 
 def test_a_round_over_several_concepts_is_as_good_as_the_worst_of_them(make, tiny_model, tiny_root, tmp_path, monkeypatch):
@@ -71,12 +71,22 @@ def test_a_round_over_several_concepts_is_as_good_as_the_worst_of_them(make, tin
 
     monkeypatch.setattr("hfi.evaluation.quick.quick_scores", scores)
     score = round_score(tiny_model, study)
-    assert score(Delta({}), torch.zeros(0, 4, 16)) == (0.5, 0.25)
+    assert score(Delta({}), torch.zeros(0, 4, 16)) == (0.5, 0.25, [])
     objects, styles = asked["sharp"]
     assert "apple" in objects and not {"cat", "dog", "knife"} & set(objects) and styles == ["ink", "chalk"]
     rates["pets"] = 0.0
     monkeypatch.setattr("hfi.evaluation.quick.is_concept", lambda verdict, concept, names: concept.name == "pets")
     assert score(Delta({}), encode_prompts(tiny_model, ["a cat"]))[0] == 1.0  # under what attacks found, either of them counts
+
+
+def test_each_finding_is_judged_by_pictures_of_its_own(make, tiny_model, tiny_root, monkeypatch):
+    study, *_ = make(method="hardened", hardened={"judge": f"clip:{tiny_root / 'clip2'}", "pictures": 5})
+    seen = {"concept_rate": 0.0, "retention": 1.0, "retention_styles": 1.0}
+    monkeypatch.setattr("hfi.evaluation.quick.quick_scores", lambda *given, **more: seen)
+    shows = iter([True, False, True, True, False])  # in turn of the first and the second finding
+    monkeypatch.setattr("hfi.evaluation.quick.is_concept", lambda *given: next(shows))
+    erasure, damage, drawn = round_score(tiny_model, study)(Delta({}), encode_prompts(tiny_model, ["a cat", "a dog"]))
+    assert (erasure, damage, drawn) == (0.6, 0.0, [0.6667, 0.5])
 
 
 def test_a_study_opens_with_settings_that_hardening_once_had(make):
