@@ -49,7 +49,7 @@ NOTES = (
     "resampled.",
     "Primary test: the rate on implicit prompts and, of harms, on members that no feedback prompt named (medicine's one, the pill, is "
     "named in the plural by one), HFI minus the word, paired over prompts and seeds; bootstrap over concepts, then prompts; Holm over X. "
-    "Concepts that settings were chosen on are left out of it.",
+    "Concepts that settings were chosen on are left out of it, and of the rates; `by concept` has them, marked.",
 )
 WHY = (
     "Where the captions that trained the model say the word itself of a concept's members (`by concept`), the word is nearly the oracle "
@@ -149,11 +149,12 @@ def at_level(before: dict, cell: dict, level: float = LEVEL) -> dict:
 
 
 def figures(found: Mapping[str, dict]) -> dict:
-    """Rows technique x arm over the topics that have it, and the primary test of each technique."""
+    """Rows technique x arm over the topics that have it and chose nothing, and the primary test of each technique."""
     rows, tests, oracle, weights, further, places = [], [], [], [], [], {}
     for method in METHODS:
         for name, title in ARMS.items():
-            places[method, name] = by_topic = _places(found, method, name)
+            places[method, name] = _places(found, method, name)
+            by_topic = {topic: one for topic, one in places[method, name].items() if topic not in DEVELOPMENT}
             if by_topic:
                 groups = [(one["values"], range(len(one["values"]))) for one in by_topic.values()]
                 rate, _ = two_level_mean(groups, numpy_generator(0, "proof", "table 1", method, name))
