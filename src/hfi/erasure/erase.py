@@ -160,11 +160,15 @@ def erase_into(
         def on_snapshot(done: int, weights: dict[str, Tensor]) -> None:
             save_delta(snapshot_file(run.folder, done), Delta(weights, manifest=manifest).half(), model, concept.name, done)
 
+        def on_round(number: int, said: Mapping[str, float]) -> None:
+            attack = f"drawn in {said['erasure']:.2f} of pictures, under the strongest attack in {said['worst']:.2f}"
+            progress.console.print(f"round {number}: {attack}; {said['damage']:.2f} of the rest lost", highlight=False, soft_wrap=True)
+
         given = (model, conditions, c_0, stored, benign, config, seed, saved)
         hooks = {"on_log": on_log, "on_step": on_step, "on_snapshot": on_snapshot}
         if config.method == "hardened":
             against = _attackers(model, stored, [study, *others], parts, c_0, config)
-            delta = harden(*given, score=_needed(score), attackers=against, **hooks)
+            delta = harden(*given, score=_needed(score), attackers=against, on_round=on_round, **hooks)
         else:
             delta = METHODS[config.method](*given, **hooks)
     delta = replace(delta, manifest={**manifest, **delta.manifest})
@@ -183,6 +187,7 @@ def erase_into(
         trained_tensors=len(delta.weights),
         trained_parameters=sum(value.numel() for value in delta.weights.values()),
         latents=training.latents if training else None,
+        **{name: delta.manifest[name] for name in ("rounds", "kept_round") if name in delta.manifest},
         snapshots=list(config.snapshot_steps()),
     )
     return delta

@@ -45,12 +45,13 @@ from hfi.seeds import derive
 class Rounds:
     """What is known between rounds; goes into checkpoints.
 
-    points: (erasure, damage) of each judged round, both better when lower; deltas: of each trained round, of the best so far and the last
-    alone; found: conditions that the attackers of all trained rounds ended with (m, L, D); drawn: how often those of the last judged round
-    draw the concept (n,), in [0, 1].
+    points: (erasure, damage) of each judged round, both better when lower; worst: how often its strongest attack drew the concept;
+    deltas: of each trained round, of the best so far and the last alone; found: conditions that the attackers of all trained rounds
+    ended with (m, L, D); drawn: how often those of the last judged round draw the concept (n,), in [0, 1].
     """
 
     points: list[tuple[float, float]] = field(default_factory=list)
+    worst: list[float] = field(default_factory=list)
     deltas: list[dict[str, Tensor]] = field(default_factory=list)
     found: Tensor | None = None
     drawn: Tensor | None = None
@@ -60,13 +61,22 @@ class Rounds:
         saved = {f"rounds/{i}/{name}": value for i, delta in enumerate(self.deltas) for name, value in delta.items()}
         counts = {"steps": torch.tensor(self.steps), "trained": torch.tensor(len(self.deltas))}
         saved |= {"points": torch.tensor(self.points, dtype=torch.float64).reshape(-1, 2), **counts}
+        saved["worst"] = torch.tensor(self.worst, dtype=torch.float64)
         return saved | {name: value for name in ("found", "drawn") if (value := getattr(self, name)) is not None}
 
     @classmethod
     def from_tensors(cls, saved: Mapping[str, Tensor]) -> Rounds:
         points = [tuple(point) for point in saved["points"].tolist()]
         deltas = [_part(saved, f"rounds/{i}/") for i in range(int(saved["trained"]))]
-        return cls(points, deltas, saved.get("found"), saved.get("drawn"), int(saved["steps"]))
+        worst = saved["worst"].tolist() if "worst" in saved else [point[0] for point in points]  # of before 2026-11-30
+        return cls(points, worst, deltas, saved.get("found"), saved.get("drawn"), int(saved["steps"]))
+
+    def report(self) -> list[dict[str, float]]:
+        """Each judged round in plain data."""
+        return [
+            {"erasure": erasure, "damage": damage, "worst": worst}
+            for (erasure, damage), worst in zip(self.points, self.worst, strict=True)
+        ]
 
 
 def harden(
@@ -84,12 +94,14 @@ def harden(
     on_log: Callable[[dict], None] | None = None,
     on_step: Callable[[int, Callable[[], dict[str, Tensor]]], None] | None = None,
     on_snapshot: Callable[[int, dict[str, Tensor]], None] | None = None,
+    on_round: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Delta:
     """Rounds of training and attack; the other arguments and the hooks are those of `loop.train`.
 
     Args:
         score: (delta, conditions (n, L, D) that attacks found against it) -> (erasure, damage, how often each of those draws the
             concept (n,)), all in [0, 1] and better when lower.
+        on_round: called with the number of a round and what its judge said: erasure, damage, and worst, the rate of the strongest attack.
         attackers: (round, tensors of a checkpoint or None) -> those that attack the model of this round, and learn on in the next one.
     """
     hard = config.hardened
@@ -142,11 +154,13 @@ def harden(
         *point, drawn = score(now, fresh)
         state.points.append(tuple(point))
         state.drawn = torch.tensor(list(drawn), dtype=torch.float64)
+        state.worst.append(max(drawn, default=point[0]))
+        if on_round:
+            on_round(number, state.report()[-1])
         for old in set(range(number)) - {chosen(state.points)}:  # once beaten in the sum a round stays beaten
             state.deltas[old] = {}
     best = chosen(state.points)
-    rounds = [{"erasure": erasure, "damage": damage} for erasure, damage in state.points]
-    return Delta(state.deltas[best], manifest={"rounds": rounds, "kept_round": best})
+    return Delta(state.deltas[best], manifest={"rounds": state.report(), "kept_round": best})
 
 
 def beside(attackers: Attackers, c: Tensor, then: Callable[[int, Callable], None]) -> Callable[[int, Callable], None]:

@@ -116,7 +116,7 @@ def line_chart(curves: Sequence[Curve], x_label: str, y_label: str, from_zero: b
     at_x, at_y = lambda x: 100 * (x - x_low) / (x_high - x_low), lambda y: 100 - 100 * (y - y_low) / (y_high - y_low)
     ticks = nice_ticks(0.0 if from_zero else min(ys), max(ys))
     y_low, y_high = ticks[0], ticks[-1]
-    spaces = 5 if (x_high - x_low) % 5 == 0 else 4
+    spaces = next((n for n in (5, 4, 6, 7, 3, 2) if (x_high - x_low) % n == 0), 4)  # so that ticks of a few rounds are whole
     parts = [
         Markup('<line class="grid" x1="0" x2="100" y1="{0:.2f}" y2="{0:.2f}"/>').format(100 - 100 * i / (len(ticks) - 1))
         for i in range(len(ticks))

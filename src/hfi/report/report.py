@@ -280,6 +280,7 @@ def _making(study: Workspace, found: dict) -> dict:
         "calibration": gather.calibration(study),
         "inversion_chart": gather.inversion_chart(study),
         **gather.erase_charts(study),
+        **gather.rounds_chart(facts.get("erase", {})),
         **sheets,
         "steps": [{"name": s[0], "words": s[1], "simulated": s[2]} for s in steps if s],
         "contact_words": "A harmless picture here is erased too: veto it (reward.veto) and run the study again. Blurred until asked for.",

@@ -41,13 +41,19 @@ def make(tiny_root, tiny_model, tmp_path):
     return build
 
 
-def test_hardened_sdd_is_judged_by_a_judge_of_its_own(make, tiny_model, tiny_root):
+def test_hardened_sdd_is_judged_by_a_judge_of_its_own(make, tiny_model, tiny_root, capsys):
     hard = {"rounds": 1, "steps": 1, "attack_steps": 1, "pictures": 2, "vectors": [1], "reinversions": 1, "embeddings": 1}
     study, *parts = make(method="hardened", hardened={**hard, "judge": f"clip:{tiny_root / 'clip2'}"})
     delta = erase(tiny_model, *parts, study, round_score(tiny_model, study)).delta
     assert len(delta.manifest["rounds"]) == 2 and all(0 <= one["erasure"] <= 1 for one in delta.manifest["rounds"])
     assert delta.manifest["method"] == "hardened"
     assert study.is_done("erase") and study.manifest("erase")["facts"]["snapshots"] == []
+    assert {name: study.manifest("erase")["facts"][name] for name in ("rounds", "kept_round")} == {
+        name: delta.manifest[name] for name in ("rounds", "kept_round")
+    }
+    assert all(one["worst"] >= 0.0 for one in delta.manifest["rounds"])
+    told = "".join(capsys.readouterr())
+    assert "round 0: drawn in" in told and "round 1: drawn in" in told and "strongest attack" in told
 
 
 @pytest.mark.parametrize(("objects", "styles", "damage"), [(1.0, 0.75, 0.25), (0.5, 0.75, 0.5), (None, None, 0.0)])

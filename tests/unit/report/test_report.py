@@ -249,6 +249,15 @@ def test_advice_names_only_what_is_not_done_already():
     assert "per_cluster" not in advice(**{"concept.kind": "style", "concept.name": "noto"})
 
 
+def test_the_rounds_of_hardening_are_drawn_with_their_strongest_attack():
+    figures = zip((0.9, 0.1, 0.1), (0.04, 0.05, 0.2), (1.0, 0.75, 0.5), strict=True)
+    rounds = [{"erasure": a, "damage": b, "worst": c} for a, b, c in figures]
+    drawn = gather.rounds_chart({"rounds": rounds, "kept_round": 1})
+    assert "under the strongest attack from 100\u202f% to 50\u202f%" in drawn["rounds_chart"]
+    assert "Round 1 was kept" in drawn["rounds_words"]
+    assert "<span>0</span><span>1</span><span>2</span>" in drawn["rounds_chart"] and gather.rounds_chart({})["rounds_chart"] == ""
+
+
 @pytest.mark.parametrize("method", ["sdd", "esd", "ca", "uce", "sld", "negative_prompt", "hardened"])
 def test_advice_is_about_what_the_eraser_looks_at(method):
     config = with_overrides(StudyConfig(name="s"), {"erase.method": method})
