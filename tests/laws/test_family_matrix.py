@@ -137,10 +137,10 @@ def test_every_eraser_works_on_every_family_or_is_refused(studies, model, tmp_pa
     parts = model, Generated.load(study), RewardResult.load(study), Inverted.load(study), Workspace(study.root, config), config.erase
     if reason := REFUSED.get((name, family)):
         with pytest.raises(HFIError, match=reason) as caught:
-            erase_into(run, *parts, lambda delta, found: (0.1, 0.1))
+            erase_into(run, *parts, lambda delta, found: (0.1, 0.1, [0.1] * len(found)))
         assert "\n" not in str(caught.value)
         return
-    erase_into(run, *parts, lambda delta, found: (0.1, 0.1))
+    erase_into(run, *parts, lambda delta, found: (0.1, 0.1, [0.1] * len(found)))
     delta = load_delta(tmp_path / "delta.safetensors", model)
     c, c_0 = encode_prompts(model, ["a knife"]), encode_prompts(model, [""])
     before = sample_latents(model, c, c_0, [5], 2, 3.0)
