@@ -107,8 +107,9 @@ def rounds_chart(facts: Mapping[str, object]) -> dict:
     lines = [Curve(name, tuple((number, row[key]) for number, row in enumerate(rounds))) for name, key in curves.items()]
     return {
         "rounds_chart": line_chart(lines, "round", "share of pictures", shares=True),
-        "rounds_words": f"After each round fresh attacks learn, and a judge that plays an annotator looks. Round {facts.get('kept_round')} was kept, "
-        "whose first and third figures have the least sum. Attacks that were held out may bring back more: hfi attack.",
+        "rounds_words": "After each round fresh attacks learn, and a judge that plays an annotator looks. "
+        f"Round {facts.get('kept_round')} was kept, whose first and third figures have the least sum. "
+        "Attacks that were held out may bring back more: hfi attack.",
     }
 
 
