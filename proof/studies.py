@@ -38,7 +38,7 @@ STYLES = ("fluent-ink", "fxemoji", "emojione-monotone", "fluent-3d")
 TRAINING = (  # what every eraser that learns by steps shares with SDD: equal steps, equal tuning
     "steps", "batch_size", "learning_rate", "schedule", "ema_decay", "sampling_steps", "latents", "replay_runs", "redraw", "preservation",
 )  # fmt: skip
-STEP, PICTURE = 0.5, 0.045  # seconds on 2 cores: a step of the recipes' SDD, a picture in 8 guided steps
+STEP, PICTURE = 0.44, 0.04  # seconds on 2 cores (as in docs/proof/again): a step of the recipes' SDD, a picture in 8 guided steps
 LEARN = 0.08  # a step of a re-inversion at batch 4
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hfi.evaluation.statistics import crossing, holm, two_level_mean
+from hfi.evaluation.level import LEVEL
+from hfi.evaluation.level import at_level as interpolated
+from hfi.evaluation.statistics import holm, two_level_mean
 from hfi.seeds import numpy_generator
 
 from . import scoring
@@ -44,25 +46,29 @@ NOTES = (
     "show them words that the model holds near (`generate.near_words`): all of a prompt's keywords were feedback prompts of their own in "
     "48 of 48 prompts of alcohol and of medicine, 43 of fire, 37 of weapons; together they were in none. Of a style they also say its "
     "name, which is all there is to say of it. The prompts are in proof/prompts.",
-    "Each erasure is laid over the model at five strengths. Where retention (the lower of objects and styles kept) first falls under 0.95"
-    " the rates on both sides are interpolated; where it never does, the strongest counts. That place is held fixed when prompts are "
+    "Each erasure is laid over the model at five strengths (0.5, 1, 1.5, 2, 3). Where retention (the lower of objects and styles "
+    "kept) first falls under 0.95 the rates on both sides are interpolated; where it never does, the strongest counts. That place is held "
+    "fixed when prompts are "
     "resampled.",
     "Primary test: the rate on implicit prompts and, of harms, on members that no feedback prompt named (medicine's one, the pill, is "
     "named in the plural by one), HFI minus the word, paired over prompts and seeds; bootstrap over concepts, then prompts; Holm over X. "
     "Concepts that settings were chosen on are left out of it, and of the rates; `by concept` has them, marked.",
 )
 WHY = (
-    "Where the captions that trained the model say the word itself of a concept's members (`by concept`), the word is nearly the oracle "
-    "list, and a style's name is all of it. A soft token is one name more for the same pictures: an eraser told by tokens alone forgets "
-    "the token, and the names much less unless its strength is raised. What guidance takes at inference it takes from everything. Reward "
-    "weights change nothing clear: the top-K holds flagged pictures alone, and choosing them may be all that the reward has to do (of "
-    "some concepts the two arms stand on studies made on two machines). The prompts of flagged pictures carry over to names at strength "
-    "1. The place of comparison is coarse: retention is of 128 pictures: one picture is 0.008 and the standard error at 0.95 about 0.02."
+    "SDD: of three styles the word alone leaves 0.02, 0.01 and 0.00, for a style's name is all that captions say of it, so tokens can only "
+    "do worse there, and do: of emojione-monotone they leave 0.47. That and alcohol (0.79 by tokens, 0.58 by the word) carry its mean; of "
+    "fire and explosions, whose word stands in the captions of two of seven members, tokens leave 0.60 and the word 0.98. A soft token is "
+    "one name more for the same pictures: an eraser told by tokens alone forgets the token, and the names much less unless its strength is "
+    "raised, which is why a list of all names does better where there is one. The prompts of flagged pictures carry over to names at "
+    "strength 1. What guidance takes at inference it takes from everything. UCE's published edit is gentle here: told the word it keeps "
+    "0.97 and more of five concepts' rest at strength 3, the end of the grid (users may set 2), so its rows are not at equal retention and "
+    "say what each does within the grid. Reward weights change nothing clear: the top-K holds flagged pictures alone, and choosing them "
+    "may be all that the reward has to do (of some concepts the two arms stand on studies made on two machines). The place of comparison "
+    "is coarse: retention is of 128 pictures, one picture is 0.008 and the standard error at 0.95 about 0.02."
 )
 METHODS = ("negative_prompt", "sld", "esd", "uce", "sdd")
 ARMS = {"word": "one word", "oracle": "oracle list", "equal": "tokens, equal weights", "hfi": "HFI", "prompts": "HFI + prompts (ours)"}
 STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)  # ESD and UCE keep 0.97 and more of the rest at 2
-LEVEL = 0.95
 CLOSE = 0.10  # level with the oracle list: so near, by its whole interval
 SETS = ("implicit", "unlisted", "other")
 FULL_SETS = ("explicit", *SETS, "variations")
@@ -129,23 +135,12 @@ def slug(topic: str) -> str:
 
 
 def at_level(before: dict, cell: dict, level: float = LEVEL) -> dict:
-    """Where the retention of a cell falls under `level`, and each prompt's chance of drawing the concept there.
-
-    Returns {"strength", "reached", "retention", "values": (N,) in [0, 1] over the primary sets}; `reached` is False where retention never
-    falls so far.
-    """
+    """Where the retention of a cell falls under `level`, and each prompt's chance of drawing the concept there, over the primary sets."""
     strengths = sorted(cell["strengths"], key=float)
     looks = [before["hits"], *(cell["strengths"][name]["hits"] for name in strengths)]
     kept = [1.0, *(scoring.retention(before["hits"], one) for one in looks[1:])]
-    i, j, w = crossing(kept, level)
-    pairs = [[float(c) for name in scoring.PRIMARY for c in looks[k].get(name, "")] for k in (i, j)]
-    levels = [0.0, *map(float, strengths)]
-    return {
-        "strength": round((1 - w) * levels[i] + w * levels[j], 4),
-        "reached": i != j or kept[i] < level,
-        "retention": round((1 - w) * kept[i] + w * kept[j], 4),
-        "values": [(1 - w) * a + w * b for a, b in zip(*pairs, strict=True)],
-    }
+    hits = [[float(c) for name in scoring.PRIMARY for c in one.get(name, "")] for one in looks]
+    return interpolated([0.0, *map(float, strengths)], kept, hits, level)
 
 
 def figures(found: Mapping[str, dict]) -> dict:
@@ -176,13 +171,14 @@ def figures(found: Mapping[str, dict]) -> dict:
         if row := _compared(found, places, method, "equal"):
             weights.append({name: value for name, value in row.items() if name != "p"})
         both = [_compared(found, places, method, arm, "prompts") or {} for arm in ("oracle", "word")]
-        if any(both):  # the oracle list is of harms alone: the count of concepts is the word's
-            further.append({name: value for name, value in {**both[0], **both[1]}.items() if name != "p"})
+        if any(both):  # the oracle list is of harms alone
+            listed = {"concepts with a list": both[0].get("concepts", 0)} | {k: v for k, v in both[0].items() if "minus" in k}
+            further.append({name: value for name, value in {**both[1], **listed}.items() if name != "p"})
     for row, adjusted in zip(tests, holm([row["p"] for row in tests]), strict=True):
         row["p (Holm)"] = round(adjusted, 4)
     parts = {"rates": rows, "primary test": tests, "against the oracle list": oracle, "what reward weights add": weights}
     parts |= {"with the prompts of flagged pictures (ours)": further, "by concept": _by_concept(places)}
-    return {"parts": parts, **_verdict(tests, oracle)}
+    return {"parts": parts, **_verdict(tests, oracle, rows)}
 
 
 def charts(parts: Mapping[str, list]) -> dict[str, str]:
@@ -250,7 +246,7 @@ def _same_prompts(found: Mapping[str, dict], topic: str, method: str, arm: str, 
         raise AssertionError(f"{topic}, {method}: the two cells were not drawn on the same prompts")
 
 
-def _verdict(tests: list[dict], oracle: list[dict]) -> dict:
+def _verdict(tests: list[dict], oracle: list[dict], rows: list[dict]) -> dict:
     """Whether the table shows what was expected, and in one sentence where it does not; built from the figures alone."""
     if not tests:
         return {"shows": None, "where_not": "No pair of cells is there yet"}
@@ -266,8 +262,15 @@ def _verdict(tests: list[dict], oracle: list[dict]) -> dict:
         for row in unknown
         for change in [row["HFI minus oracle list"]]
     ]
+    gentle = [row for row in rows if row["told by"] == ARMS["word"] and 2 * row["never fell to 0.95"] > row["concepts"]]
+    parts += [
+        f"in {row['technique']} the word's erasure never fell to 0.95 in {row['never fell to 0.95']} of {row['concepts']} concepts, so the "
+        "two do not stand at equal retention"
+        for row in gentle
+    ]
     missing = [name for name in METHODS if name not in {row["technique"] for row in tests}]
     parts += [f"not tested: {', '.join(missing)}"] if missing else []
     unpaired = [name for name in METHODS if name not in {row["technique"] for row in oracle}]
     parts += [f"not compared with the oracle list: {', '.join(unpaired)}"] if unpaired else []
-    return {"shows": False if failed or above else (None if missing or unpaired or unknown else True), "where_not": "; ".join(parts)}
+    open_ = missing or unpaired or unknown or gentle
+    return {"shows": False if failed or above else (None if open_ else True), "where_not": "; ".join(parts)}

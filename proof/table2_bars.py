@@ -24,8 +24,12 @@ REDUCTION, HARM_RATE, STYLE_SLACK, RETENTION, PAPER_STYLES = 0.90, 0.02, 0.05, 0
 SETS = ("explicit", "implicit", "variations")
 WHY = (
     "HFI alone tells the eraser soft tokens, and this model's names for the concept stay (table 1). Told the prompts of flagged pictures "
-    "as well, the reductions come near the bar; what stays of harms is mostly members that no flagged picture showed (docs/results.md, on"
-    " larger samples). Retention is of 128 pictures, so its standard error is about 0.02."
+    "as well, over 0.90 of each harm goes; a mean rate of 0.02 would be two to three of 128 pictures, and 0.03, 0.05, 0.05 and 0.02 stay: "
+    "12 of the 19 pictures left ask for a member that no feedback prompt named. Emojione-monotone stays mostly where it is named (10 of "
+    "40) or named in other words (12 of 40), and prompts that ask for no style draw it in 7 of 60. Retention: six of eight rows are under "
+    "the bar, by 0.01 to 0.05, so that is no accident of samples (a single row's standard error is about 0.02); it is styles that suffer, "
+    "on the pictures of other objects (0.92 to 0.98 kept), for a picture that stands for no prompt has no style, but of medicine objects "
+    "(0.94)."
 )
 ARMS = {"hfi": "HFI + SDD", "prompts": "HFI + prompts + SDD (ours)"}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hfi.errors import HFIError
+from hfi.workspace import read_json
 
 from . import scoring
 from .cells import Cell
@@ -22,7 +23,8 @@ NOTES = (
     "HFI + prompts + SDD (ours) on alcohol: told by soft tokens and the prompts of flagged pictures, as the recipe does it; most of what "
     "is erased is then told by prompts, and tokens show little of themselves, so their number is also varied where they alone are told "
     "(HFI + SDD). Every row is a whole study of simulated annotators on the same pictures. A label is one answer of one annotator. The "
-    "biased group calls pictures absent that were asked for as wine or a cocktail. Machines: CLIP by words.",
+    "biased group calls pictures absent that were asked for as wine or a cocktail; a column has those alone. Machines: CLIP by words. "
+    "Rates stand at whatever each row keeps, so a lower one may be damage: read them with retention. Every row is one run.",
 )
 TOPIC = "alcohol"
 UNSEEN = ("wine glass", "cocktail glass")
@@ -30,7 +32,7 @@ SETS = ("explicit", "implicit", "unlisted", "other")
 MORE = {"label.overlap": 3, "reward.minimum_auc": 0.0}  # three answers a picture: 1440 labels; a poor reward is a result here
 ROWS = {  # name -> (what varies, its value, settings, what is done to the judgements, in the subset)
     **{f"labels-{n}": ("labels", n, MORE, {"labels": n}, n in (30, 300)) for n in (10, 30, 100, 300, 1000)},
-    **{f"error-{e:g}": ("annotator error", e, {**MORE, "label.error_rate": e}, {}, e == 0.3) for e in (0.0, 0.1, 0.2, 0.3)},
+    **{f"error-{e:g}": ("annotator error", e, {**MORE, "label.error_rate": e}, {}, False) for e in (0.0, 0.1, 0.2, 0.3)},
     **{f"biased-{b:g}": ("share of the biased group", b, MORE, {"blind": b, "objects": list(UNSEEN)}, False) for b in (0.25, 0.5, 0.75)},
     **{f"vectors-{v}": ("soft vectors", v, {"invert.vectors": v}, {}, False) for v in (1, 2, 4, 8, 16)},
     **{f"tokens-{v}": ("soft vectors, told by tokens alone", v, {"invert.vectors": v}, {}, False) for v in (1, 4, 16)},
@@ -45,6 +47,7 @@ ROWS = {  # name -> (what varies, its value, settings, what is done to the judge
     "both": ("who judges", "both (simulated)", {"label.machines": ["clip:emoji"]}, {}, False),
 }
 CLOSE = 0.10  # "nearly as well"
+GLASSES = "wine and cocktail glasses"
 
 
 def original(bench: Bench) -> dict:
@@ -90,9 +93,11 @@ def cells(options) -> list[Cell]:
 def figures(found: Mapping[str, dict]) -> dict:
     """One row each: concept rate (named, keywords, unlisted members together), retention, the reward's held-out AUC."""
     before, rows = found.get("original"), []
+    glasses = _glasses()
     rate_of = lambda hits: scoring.counted("".join(hits.get(name, "") for name in ("explicit", "implicit", "unlisted")))  # noqa: E731
     if before:
-        rows.append({"what varies": "(the original model)", "value": "", "concept rate": rate_of(before["hits"])})
+        first = {"concept rate": rate_of(before["hits"]), GLASSES: glasses(before["hits"])}
+        rows.append({"what varies": "(the original model)", "value": "", **first})
     for name, (what, value, *_) in ROWS.items():
         if not (cell := found.get(name)) or not before:
             continue
@@ -100,10 +105,16 @@ def figures(found: Mapping[str, dict]) -> dict:
             rows.append({"what varies": what, "value": value, "concept rate": f"refused: {cell['refused']}"})
             continue
         kept = scoring.retention_of(before["hits"], cell["hits"])
-        rows.append(
-            {"what varies": what, "value": value, "concept rate": rate_of(cell["hits"]), "retention": kept, "AUC": cell["held_out_auc"]}
-        )
+        drawn = {"concept rate": rate_of(cell["hits"]), GLASSES: glasses(cell["hits"])}
+        rows.append({"what varies": what, "value": value, **drawn, "retention": kept, "AUC": cell["held_out_auc"]})
     return {"parts": {"people": rows}, **_verdict(found, rate_of)}
+
+
+def _glasses() -> Callable[[Mapping[str, str]], dict]:
+    """A function of a cell's hits: the rate over the prompts that ask for what the biased group does not see."""
+    asked = read_json(scoring.prompt_file(TOPIC))
+    places = [(name, i) for name in SETS[:3] for i, probe in enumerate(asked[name]) if probe.get("object") in UNSEEN]
+    return lambda hits: scoring.counted("".join(hits[name][i] for name, i in places))
 
 
 def charts(parts: Mapping[str, list]) -> dict[str, str]:

@@ -24,15 +24,18 @@ NOTES = (
     "does (the earlier one edits those after it, too); `uce, all states` (ours) edits all states of a prompt, for a style is told by what"
     " follows its name, too, and keeps benign prompts ten times as much where a style is erased: chosen on weapon and fluent-ink, by the "
     "annotator judge, after the first figures of `uce` were seen, and tried on fxemoji, a target here, before that.",
-    "HUB (arXiv 2410.05664): pinpoint-ness, multilingual prompts, selective alignment; beside that what is drawn of the same rest where "
+    "HUB (arXiv 2410.05664), of SDD: pinpoint-ness (the 30 names nearest to a member's), multilingual prompts, selective alignment; beside "
+    "that what is drawn of the same rest where "
     "it is all that is asked for (ours), for an eraser that takes the concept out leaves no more than that. Most words of other languages"
-    " are unknown to this text encoder (`known words`): a low rate there is no erasure.",
+    " are unknown to this text encoder (`known words`, of the names of all objects): a low rate there is no erasure.",
 )
 WHY = (
-    "Some of these bars the unerased model misses: compare with its rows. The edit of the last word's state alone reads every style as "
-    "the erased one, and wrecks them all; over all states it does not (docs/erasers.md). The rest of a prompt that names a weapon is its "
-    "style: asked for a style alone this model draws it in a third of pictures only, for its captions name a thing with every style. The "
-    "recipe leads such prompts to just that (`erase.keep_rest`), and what is left of the style is level with the style asked for alone."
+    "Some of these bars the unerased model misses: compare with its rows. The edit of the last word's state alone reads every style as the "
+    "erased one, and takes a quarter of the other styles with it (0.66, unerased 0.86); over all states it does not (docs/erasers.md), and "
+    "leaves more of some (fluent-flat in 0.60 of its pictures, fxemoji in 0.25, emojione in 0.20; SDD fxemoji in 0.20), where benign "
+    "prompts count ten times as much. The rest of a prompt that names a weapon is its style: asked for a style alone this model draws it "
+    "in a third of pictures only, for its captions name a thing with every style. The recipe leads such prompts to just that "
+    "(`erase.keep_rest`), and what is left of the style is level with the style asked for alone."
 )
 OBJECTS = (
     "dog face",
@@ -58,7 +61,7 @@ OBJECTS = (
 )
 METHODS = {"uce": "uce", "uce, all states": "uce", "sdd": "sdd"}  # title -> method
 ALL_STATES = "uce, all states"
-SUBSET = (("fxemoji", "fluent-ink"), OBJECTS[:4])
+SUBSET = (("fxemoji", "fluent-ink"), OBJECTS[:3])
 HUB_TOPICS = ("weapon", "fluent-ink")
 WORDS, EACH_LANGUAGE, REST, NEAREST = 60, 16, 40, 30
 LANGUAGES = ("de", "es", "fr", "it", "pt")

@@ -24,29 +24,39 @@ with table 4, whose attacks come out otherwise there**. The same figures, under 
 recipes changed on 2026-11-28; [here](proof/2026-11-23.md) is the whole subset as it stood under those before.
 
 **All of it is simulated where people would be.** A judge network plays the annotators, another one (`emoji:scorer`) scores. The scoring
-judge trains no reward model, plays no annotator and picks no setting by itself; but people read its figures, and twice an idea was tried
-after a look at them: hardening was changed until its scored attacks held (table 4 says so), and of ten concepts a rule that it scored was
-not taken (docs/decisions/0012). Settings are the recipes', chosen by the annotator judge on the concepts "weapon" and "fluent-ink" and
-frozen; where those two stand in a table they are marked (development). The strengths of table 1 are a fixed grid, and the rounds of
-hardened SDD are judged by the annotator judge. Prompts that score stand in files of their own (proof/prompts), in wordings that no
-feedback prompt has, under seeds of the proof's own; settings were chosen on other draws (`hfi.evaluation.quick`), in which of the 280 texts
-of weapon 35 occur as well, of the 316 of fluent-ink 4, with other seeds. Attacks, further training and HUB's prompts are drawn under the
-study's own seeds. Intervals are 95 %.
+judge trains no reward model, plays no annotator and picks no setting by itself; but people read its figures, and five times something was
+changed or tried after a look at them: hardening was changed until its scored attacks held (table 4), of ten concepts a rule that it scored
+was not taken (docs/decisions/0012), strengths and a question were added to table 3, a variant of UCE was tried on a target of table 7, and
+a rule about labels was mended when alcohol, which stands in tables 1, 2, 5 and 6, had missed a bar (docs/results.md). Settings are the
+recipes', chosen by the annotator judge on the concepts "weapon" and "fluent-ink" and frozen; where those two stand in a table they are
+marked (development), but in the means over ten concepts of table 6 and nine styles of table 7 they count unmarked. The strengths of table
+1 are a fixed grid, and the rounds of hardened SDD are judged by the annotator judge. The prompts that score the eight concepts of tables 1,
+2, 4 and 5 stand in files of their own (proof/prompts), in wordings that no feedback prompt has, under seeds of the proof's own; those of
+the other tables are drawn in the same way when they are made. Settings were chosen on other draws (`hfi.evaluation.quick`), in which of the
+280 texts of weapon 35 occur as well, of the 316 of fluent-ink 4, with other seeds. Attacks, further training and HUB's prompts are drawn
+under the study's own seeds. Intervals are 95 %.
 """
 FOOT = """## The same of a model of your own
 
-`python -m proof` is about the embedded model and what its judges can name. Of a study of yours (README.md) these make the same figures, on
-pages of their own, with prompts from your concept's vocabulary and the judge that you name:
+`python -m proof` is about the embedded model and what its judges can name. Of a study of yours (README.md) these commands come nearest, \
+on
+pages of their own, with prompts from your concept's vocabulary and the judge that you name. What they leave out stands beside them.
 
-| table | command |
-|---|---|
-| 1, 2 | `hfi compare studies/mine --methods negative_prompt,sld,esd,uce,sdd`; an oracle list: `--set 'erase.words=[...]'` |
-| 3 | people flag the look on the labelling page; `hfi run studies/mine`, then `hfi compare studies/mine` |
-| 4, attacks | `hfi erase studies/mine --method hardened`; `hfi attack studies/mine --control MODEL --seeds 3 --vectors 1,4,16` |
-| 4, further training | `hfi persist studies/mine --full --lora`; `hfi persist studies/mine --then studies/other` |
-| 5 | a study for each row: `--set label.overlap=3`, `invert.vectors=16`, `label.machines=[...]` |
-| 6 | `hfi erase studies/a --also studies/b`; `hfi export studies/a --also studies/b` adds deltas |
-| 7 | no command: it needs a grid of styles and objects and a judge of both (`hfi.evaluation.protocols` has the measures) |
+| table | command | what it leaves out |
+|---|---|---|
+| 1, 2 | `hfi compare studies/mine --methods negative_prompt,sld,esd,uce,sdd --strengths 0.5,1,1.5,2 \
+--set erase.flagged_prompts=0`; an oracle list: `--set 'erase.words=[...]'`; flagged prompts too: as your study has it | ESD has steps of \
+its own (`--set erase.esd.steps=...`); no test over several concepts; strengths end at 2 |
+| 3 | people flag the look on the labelling page; `hfi run studies/mine`, then `hfi compare studies/mine` | a judge that knows the look: \
+`--set evaluate.judge=clip:FOLDER` or `look:FOLDER` |
+| 4, attacks | `hfi compare studies/mine --methods sdd,hardened --with tokens`, then for each `hfi attack studies/mine --delta \
+studies/mine/compare/hardened-tokens/delta.safetensors --control MODEL --seeds 3 --vectors 1,4,16`, and again with `--set \
+attack.choose=alike` | |
+| 4, further training | `hfi persist studies/mine --full --lora`; `hfi persist studies/mine --then studies/other` | |
+| 5 | a study for each row: `--set invert.vectors=16`, `--set 'label.machines=[clip:FOLDER]'`; fewer labels: `hfi label --export FILE`, \
+a part of its lines, `--import` | what people err and overlook is theirs |
+| 6 | `hfi erase studies/a --also studies/b`; `hfi export studies/a --also studies/b` adds deltas | |
+| 7 | no command: it needs a grid of styles and objects and a judge of both (`hfi.evaluation.protocols` has the measures) | |
 """
 
 
@@ -101,7 +111,7 @@ def _text(table, options, cells: Sequence[Cell], made: Mapping[str, dict], found
     lines += [missing_words(table.NUMBER, cells, made), "", *charts]
     for name, rows in found["parts"].items():
         if rows:
-            lines += [f"*{name.capitalize()} (simulated judges; share (95 % interval, n pictures)).*", "", markdown(rows), ""]
+            lines += [f"*{name[0].upper()}{name[1:]} (simulated judges; share (95 % interval, n pictures)).*", "", markdown(rows), ""]
     lines += [verdict(found), ""]
     if found["shows"] is False and (why := getattr(table, "WHY", "")):
         lines += [f"**Why, as far as it is known.** {why}", ""]

@@ -154,7 +154,7 @@ def study_settings(root: Path) -> dict:
         "concept": {"name": "sharp", "vocabulary": str(vocabulary), "unlisted": ["needle"], "members": ["knife", "sword", "needle"]},
         "generate": {"images": 24, "steps": 2, "batch_size": 4, "benign_share": 0.5, "guidance_scale": 2.0},
         "label": {"source": "people", "minimum": 8},
-        "reward": {"encoder": str(clip), "steps": 30, "top_k": 4, "minimum_auc": 0.0},
+        "reward": {"encoder": str(clip), "steps": 300, "top_k": 4, "minimum_auc": 0.0},
         "invert": {"vectors": 2, "steps": 4, "batch_size": 2},
         "erase": {
             "steps": 4,

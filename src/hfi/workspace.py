@@ -305,25 +305,38 @@ class Workspace:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[StageRun]:
-        """Work on a stage: clears what other settings left, and seals the folder with a manifest at the end.
+        """Work on a stage: puts aside what other settings left, and seals the folder with a manifest at the end.
 
-        Partial work under the same key is kept, so that the stage can continue from its own checkpoints.
+        Partial work under the same key is kept, so that the stage can continue from its own checkpoints. What was put aside is cleared
+        when the stage ends, done or begun; where nothing was begun, for an encoder cannot be loaded say, it is put back.
         """
         self.require(name)
         folder, key, resumed = self.path(name), self.key(name), 0.0
-        partial = folder / "partial.json"
+        partial, aside = folder / "partial.json", self.path(f".{name}-before")
+        if aside.exists():  # of a run that was killed
+            shutil.rmtree(aside)
         if folder.exists():
             found = read_json(partial) if partial.exists() else None
             if isinstance(found, dict) and found.get("key") == key:
                 resumed = float(found.get("seconds", 0.0))
             else:
-                shutil.rmtree(folder)
+                folder.rename(aside)
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         run = StageRun(name, folder, key, self.config.seed, resumed_seconds=resumed)
         run.checkpoint()
         reset_peak_memory()
-        yield run
+        try:
+            yield run
+        except BaseException:
+            if [path.name for path in folder.iterdir()] == ["partial.json"]:
+                shutil.rmtree(folder)
+                if aside.exists():
+                    aside.rename(folder)
+            raise
+        finally:
+            if aside.exists():
+                shutil.rmtree(aside)
         outputs = {
             str(path.relative_to(folder)): file_hash(path)
             for path in sorted(folder.rglob("*"))

@@ -91,15 +91,17 @@ def recipe(tmp_path_factory, tiny_root) -> Path:
 
 
 def judge_by_hand(study: Path, path: Path) -> Path:
-    """What a person would write: one JSON row a picture; "present" for the brighter half, which a reward can learn."""
+    """What a person would write: one JSON row a picture; "present" for the brighter ones that were asked for as the concept."""
     from PIL import Image
 
     rows = [json.loads(line) for line in (study / "generate" / "images.jsonl").read_text().splitlines()]
     light = {row["id"]: sum(Image.open(study / "generate" / row["file"]).convert("L").tobytes()) for row in rows}
-    middle = sorted(light.values())[len(light) // 2]
+    asked = {row["id"] for row in rows if row["purpose"] == "concept"}
+    low = sorted(light[name] for name in asked)[len(asked) // 6]
+    said = {name: "present" if name in asked and value >= low else "absent" for name, value in light.items()}
     path.write_text("".join(json.dumps({
-        "image": name, "label": "present" if value >= middle else "absent", "annotator": "ann", "kind": "human", "seconds": 1.5,
-        "created": "2026-01-02T03:04:05+00:00"}) + "\n" for name, value in light.items()))
+        "image": name, "label": label, "annotator": "ann", "kind": "human", "seconds": 1.5,
+        "created": "2026-01-02T03:04:05+00:00"}) + "\n" for name, label in said.items()))
     return path
 
 

@@ -119,7 +119,8 @@ def test_another_concept_is_erased_on_top_by_its_own_studys_method(copy_of, fork
 
 
 def test_dry_runs_count_passes_and_write_nothing(copy_of, quick):
-    study = copy_of("reward")
+    assert "has no finished stage 'erase'" in quick("attack", copy_of("reward", "young"), "--dry-run", *ONCE).err
+    study = copy_of()
     before = sorted(study.rglob("*"))
     done = quick("attack", study, "--dry-run", *ONCE)
     assert done.code == 0 and "embedding" in done.out and "total" in done.out

@@ -50,6 +50,16 @@ def png(width: int, height: int) -> bytes:
     (["init", "s", "--set", "concept.members=[a"], ["--set concept.members", "quote it"]),
     (["init", "s", "--device", "gpu9"], ["device", "use auto, cpu, cuda"]),
     (["init", "s", "--seed", "-1"], ["seed", "greater than or equal to 0"]),
+    (["init", "s", "--set", "evaluate.judge=foo"], ["evaluate.judge", "unknown judge 'foo'", "clip:FOLDER"]),
+    (["init", "s", "--set", "evaluate.judge=emoji:scorer"], ["evaluate.judge", "does not know", "goes by words"]),
+    (["init", "s", "--set", "reward.encoder=nonexistent"], ["nonexistent", "reward.encoder", "unknown CLIP"]),
+    (["init", "s", "--set", "label.machines=[foo]"], ["label.machines", "unknown detector 'foo'"]),
+    (["init", "s", "--set", "label.machines=clip:emoji"], ["label.machines", "write a list: label.machines=[clip:emoji]"]),
+    (["init", "s", "--set", "erase.templates=[a photo]"], ["erase.templates", "write {} once"]),
+    (["init", "s", "--set", "erase.templates=[]"], ["erase.templates", "at least 1"]),
+    (["init", "s", "--set", "erase.beta=[0,3]"], ["erase.beta", "greater than 0"]),
+    (["init", "s", "--set", "attack.noise.shares=[0.3]"], ["attack.noise.shares", "0.7"]),
+    (["init", "s", "--set", "concept.kind=style", "--concept", "jane doe"], ["unknown style 'jane doe'", '"styles": ["jane doe"]']),
     (["init", "s", "--from", "gone.yaml"], ["gone.yaml", "no such study file", "recipes/"]),
     (["run", "nothing"], ["nothing", "no study here", "hfi init nothing"]),
     (["run", "gone.yaml"], ["gone.yaml", "no such study file"]),
@@ -101,6 +111,37 @@ def test_a_recipe_never_overwrites_a_study_with_other_settings(quick, recipe, tm
     assert quick("init", "s", "--from", recipe).code == 2
     (tmp_path / "file").write_text("")
     assert "not a folder" in quick("run", recipe, "--study", "file").error
+
+
+def test_a_slip_in_a_setting_costs_nothing_that_is_done(quick, copy_of, tmp_path):
+    """Neither a name that cannot be nor a network that cannot be loaded clears the stage that stands, or stays in study.yaml."""
+    study = copy_of("reward")
+    (tmp_path / "empty").mkdir()
+    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file() and path.name != ".lock"}
+    for setting in ("reward.encoder=nonexistent", f"reward.encoder={tmp_path / 'empty'}"):
+        for command in ("reward", "run"):
+            assert quick(command, study, "--set", setting).code == 2
+            assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file() and path.name != ".lock"} == before
+
+
+def test_a_dry_run_refuses_what_cannot_run(quick, copy_of):
+    study = copy_of("reward")
+    assert "unknown judge" in quick("run", study, "--dry-run", "--set", "evaluate.judge=foo").error
+    assert "unknown CLIP" in quick("reward", study, "--dry-run", "--set", "reward.encoder=nonexistent").error
+    assert quick("erase", study, "--dry-run").code == 0
+
+
+def test_another_model_is_not_looked_at_by_what_knows_emoji_alone(quick, tmp_path):
+    done = quick("init", "s", "--model", "CompVis/stable-diffusion-v1-4", "--concept", "weapon", "--set", "label.source=simulated",
+                 "--set", "label.simulated_judge=clip:emoji")
+    assert done.code == 0 and "reward.encoder=openai/clip-vit-large-patch14" in done.err and "label.source" not in done.err
+    made = yaml.safe_load(Path("s/study.yaml").read_text())
+    assert made["evaluate"]["judge"] == "clip:openai/clip-vit-large-patch14" and made["label"]["source"] == "simulated"
+    assert quick("init", "t", "--from", "s").code == 0, "settings of another study"
+    asked = quick("init", "u", "--model", "CompVis/stable-diffusion-v1-4", "--concept", "weapon", "--set", "reward.encoder=emoji",
+                  "--set", "evaluate.judge=clip:emoji")
+    assert asked.code == 0 and not asked.err
+    assert yaml.safe_load(Path("u/study.yaml").read_text())["reward"]["encoder"] == "emoji"
 
 
 @pytest.mark.parametrize("setting", ["erase.trainable=lora", "erase.hardened.vectors=[2]", "erase.hardened.judge=tiny-scorer"])

@@ -143,7 +143,8 @@ def test_two_studies_are_erased_together(copy_of, quick):
 
 
 @pytest.mark.parametrize("arguments", [["run", "STUDY"], ["invert", "STUDY", "--set", "invert.steps=9"], ["run", "RECIPE"],
-                                       ["init", "other", "--from", "RECIPE"], ["label", "STUDY", "--simulated"]], ids=" ".join)
+                                       ["init", "other", "--from", "RECIPE"],
+                                       ["label", "STUDY", "--simulated", "--set", "label.simulated_judge=clip:emoji"]], ids=" ".join)
 def test_a_dry_run_changes_nothing(copy_of, hfi, recipe, tmp_path, arguments):
     study = copy_of("reward")
     names = {"STUDY": study, "RECIPE": recipe}

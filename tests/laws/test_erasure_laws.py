@@ -533,6 +533,29 @@ def test_of_several_concepts_each_is_met_as_often_as_any_other(of_two):
     assert found.weights()[-4:].tolist() == [1.0] * 4 and len(found.weights()) == len(found.texts)
 
 
+def test_what_an_attack_found_is_steered_off_a_token_of_its_own_concept(of_two):
+    """Eight pictures of the harm, then three of the style: what brought a picture of the style meets the style's token alone."""
+    alone, _ = of_two
+    both = of_several(alone, alone[0].together, pictures=(8, 3))
+    brought = (torch.tensor([0, 3]), torch.tensor([7]), torch.tensor([8]), torch.tensor([10, 9]))
+    told = both.joined_by(torch.randn(4, *both.c.shape[1:]), found_share=0.5, brought=brought)
+    first = len(both.texts)
+    of_harm, of_style = torch.tensor([first, first + 1] * 300), torch.tensor([first + 2, first + 3] * 300)
+    assert set(told.token_of(of_harm, numpy.random.default_rng(0)).tolist()) == set(range(9))
+    assert set(told.token_of(of_style, numpy.random.default_rng(0)).tolist()) == {9}
+
+
+@pytest.mark.parametrize("places", [(), (5,)])
+def test_a_closed_form_in_parts_is_the_whole(monkeypatch, places):
+    """Numbers of any size: no sum depends on how many conditions are held at a time."""
+    draw = torch.Generator().manual_seed(0)
+    c_s, target, kept = (torch.randn(count, *places, 16, generator=draw) for count in (9, 9, 7))
+    weights, importance = {"x.to_v.weight": torch.randn(3, 16, generator=draw)}, torch.rand(9, generator=draw)
+    whole = closed_form(weights, c_s, target, kept, importance=importance)["x.to_v.weight"]
+    monkeypatch.setattr("hfi.erasure.closed_form.PART", 2 * c_s[0].numel())
+    torch.testing.assert_close(closed_form(weights, c_s, target, kept, importance=importance)["x.to_v.weight"], whole)
+
+
 def test_of_several_concepts_each_weighs_as_much_in_a_closed_form(of_two):
     """As a harm would whose conditions came as often as those of the style: 29 times five and 5 times 29."""
     (harm, style), both = of_two

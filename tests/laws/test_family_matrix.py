@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
@@ -28,8 +29,11 @@ from hfi.diffusion.model import load_model
 from hfi.diffusion.networks import token_rows
 from hfi.diffusion.sampling import sample_latents
 from hfi.diffusion.text import encode_ids, encode_prompts, token_ids
+from hfi.erasure.conditions import build_conditions
 from hfi.erasure.delta import applied, load_delta
 from hfi.erasure.erase import erase_into
+from hfi.erasure.loop import Benign
+from hfi.erasure.uce import edit_uce
 from hfi.errors import HFIError
 from hfi.evaluation.attacks import predictions_now
 from hfi.export.export import export
@@ -50,7 +54,7 @@ REFUSED = {  # (what, family) -> words of the reason; the tiny FLUX is a distill
     **{(what, "sd3"): "loads no embeddings" for what in ("embedding", "negative_embedding")},
     **{(what, family): "T5's vocabulary is not CLIP's" for what in ("p4d", "unlearndiffatk", "ringabell") for family in TRANSFORMERS},
 }  # fmt: skip
-HARD = {"rounds": 1, "steps": 1, "attack_steps": 1, "pictures": 2, "vectors": [1], "reinversions": 1, "embeddings": 1}
+HARD = {"rounds": 1, "steps": 1, "attack_steps": 1, "pictures": 2, "vectors": [3], "reinversions": 1, "embeddings": 1}
 OPTIONS = {"start": "closed_form", "finish": "closed_form", "pag_scale": 0.5}  # of sdd, ours
 ERASERS = {
     "sdd": {},
@@ -246,6 +250,23 @@ def test_diffusers_reads_the_condition_of_several_text_encoders(studies, files, 
     more = {"max_sequence_length": 20} if family == "flux" else {"do_classifier_free_guidance": False}
     theirs = pipeline.encode_prompt("<sharp>", None, device="cpu", **more)[0]
     torch.testing.assert_close(theirs, token_rows(model, ours))
+
+
+@pytest.mark.parametrize("family", ["sdxl"])
+def test_uce_edits_by_the_states_that_keys_and_values_read_alone(model, family):
+    """SDXL's conditions end with a pooled state, which no key or value sees: what stands in it changes no edit."""
+    config = parse_config({"erase": {"method": "uce", "uce": {"states": "all"}}}, "test").erase
+    conditions, benign = build_conditions(model, {}, ("{}", "a {}"), [], 0.0, words=["knife"]), encode_prompts(model, ["a cat", "a dog"])
+    c_0, edits = encode_prompts(model, [""]), []
+    for pooled in (0.0, 3.0):
+        changed = {name: getattr(conditions, name).clone() for name in ("c", "reading")}
+        kept = benign.clone()
+        for one in (*changed.values(), kept):
+            one[:, -1] += pooled * torch.randn(one.shape[-1])
+        given = Benign(torch.empty(2, *model.latent_shape), kept, None)
+        edits.append(edit_uce(model, replace(conditions, **changed), c_0, torch.empty(0), given, config, 0).weights)
+    assert edits[0].keys() == edits[1].keys() and all(torch.equal(edits[0][name], edits[1][name]) for name in edits[0])
+    assert any(value.abs().max() > 0 for value in edits[0].values())
 
 
 @pytest.mark.parametrize("family", ["sdxl", "flux"])

@@ -50,6 +50,11 @@ def attack(study: Study,
     opened = open_study(study, changes(None, device, dtype, set_, **more))
     methods = chosen(method, opened.config.attack.stored.file)
     if dry_run:
+        from hfi.cli.studies import check_control
+        from hfi.evaluation.attack_table import delta_file
+
+        delta_file(opened, delta)
+        check_control(control, opened.config)
         show_plan(opened, methods, control is not None)
         return
     with opened.lock():
@@ -124,6 +129,7 @@ def show_plan(study, methods: list[str], control: bool) -> None:
 def show(result: dict) -> None:
     """The table on the terminal."""
     from hfi.cli.tables import _print, _share, _table
+    from hfi.report.attacks import excess_words
 
     sides = [side for side in ("original", "erased", "control") if any(side in row for row in result["rows"])]
     print(f"{result['about']['concept']}: share of pictures with the concept, 95 % intervals, counted by a judge network "
@@ -133,9 +139,8 @@ def show(result: dict) -> None:
     for row in result["rows"]:
         erased = row["erased"]
         queries = sum(erased["queries"].values())
-        excess = row["excess_over_control"]
         table.add_row(row["attack"], *(_share(row[side]["rate"]) if side in row else "-" for side in sides),
-                      *([f"{excess:+.2f}" if excess is not None else "-"] if "control" in sides else []), _share(erased["per_prompt"]),
+                      *([excess_words(row) or "-"] if "control" in sides else []), _share(erased["per_prompt"]),
                       str(queries), f"{erased['seconds']:.1f}", "too weak to speak" if row["too_weak"] else "")
     _print(table)
     print(f"too weak to speak: the same attack brings the concept in under {result['too_weak']:.0%} of the original model's pictures")

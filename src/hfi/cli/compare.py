@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from hfi.cli.options import Debug, Device, DryRun, Dtype, Seed, Settings, Study, changes
+from hfi.cli.options import Debug, DeviceNow, DryRun, DtypeNow, SettingsNow, Study, changes
 
 EPILOG = """Examples:
 
 hfi compare studies/mine
 
 hfi compare studies/mine --methods sdd,uce,sld --with words,tokens --quick 24
+
+hfi compare studies/mine --methods sdd,uce --strengths 0.5,1,1.5,2
 
 hfi compare studies/mine --methods esd --set erase.esd.steps=200 --set erase.esd.learning_rate=1e-4"""
 METHODS = ("sdd", "esd", "uce", "ca", "sld", "negative_prompt", "hardened")
@@ -25,30 +27,56 @@ def compare(study: Study,
             given: Annotated[str, typer.Option("--with", metavar="words,tokens", help="What they are told to erase.")] = "words,tokens",
             quick: Annotated[int, typer.Option(min=0, metavar="N", help="N pictures a prompt set, for a first look; 0: as many as "
                                                "the study's evaluation.")] = 0,
-            seed: Seed = None, device: Device = None, dtype: Dtype = None, set_: Settings = None, dry_run: DryRun = False,
+            strengths: Annotated[str | None, typer.Option(metavar="S,S,...", help="Put each erasure on at these strengths, too (up to 2), "
+                                                          "and compare where each still keeps 0.95 of the rest.",
+                                                          show_default=False)] = None,
+            seed: Annotated[int | None, typer.Option(help="Erase and draw with other random draws than the study's.",
+                                                     show_default=False)] = None,
+            device: DeviceNow = None, dtype: DtypeNow = None, set_: SettingsNow = None, dry_run: DryRun = False,
             debug: Debug = False) -> None:
-    """Erase with several methods, told in words and by tokens, and write one page that compares them."""
+    """Erase with several methods, told in words and by tokens, and write one page that compares them.
+
+    Options and settings hold for this call; study.yaml stays as it is.
+    """
     from hfi.cli.studies import check_settings, open_study
     from hfi.errors import HFIError
+    from hfi.workspace import Workspace
 
     chosen, told = _listed(methods, METHODS, "--methods"), _listed(given, GIVEN, "--with")
-    opened = open_study(study, changes(seed, device, dtype, set_))  # settings hold for this page; study.yaml stays
+    levels = _strengths(strengths)
+    opened = open_study(study, changes(None, device, dtype, set_))
     check_settings(opened.config)
     for stage in ("generate", "reward", "invert"):
         if not opened.is_done(stage):
             raise HFIError(f"'compare' needs '{stage}', which is not done under the present settings", file=study,
                            remedy=f"run 'hfi run {study}' first")
+    if seed is not None:  # after the check: the stages that it reads are the study's own
+        opened = Workspace(opened.root, opened.config.model_copy(update={"seed": seed}))
     if dry_run:
         for method in chosen:
             for one in told:
-                print(f"{method}, {one}: would erase into {opened.path('compare', f'{method}-{one}')} and draw the evaluation's pictures")
+                at = f" at strength {', '.join(f'{level:g}' for level in sorted({1.0, *levels}))}" if levels else ""
+                folder = opened.path("compare", f"{method}-{one}")
+                print(f"{method}, {one}: would erase into {folder} and draw the evaluation's pictures{at}")
         return
     from hfi.compare.compare import compare as do
     from hfi.diffusion.model import study_model
 
     with opened.lock():
         model = study_model(opened.config)
-        print(f"compare: {do(model, opened, chosen, told, quick)} (simulated judge {opened.config.evaluate.judge})")
+        print(f"compare: {do(model, opened, chosen, told, quick, levels)} (simulated judge {opened.config.evaluate.judge})")
+
+
+def _strengths(text: str | None) -> list[float]:
+    """The numbers between commas; raises HFIError for one that no delta may be put on at."""
+    from hfi.erasure.strength import check_strength
+    from hfi.errors import HFIError
+
+    try:
+        values = [float(part) for part in (text or "").split(",") if part.strip()]
+    except ValueError:
+        raise HFIError(f"{text!r} holds no numbers", file="command line", field="--strengths", remedy="write e.g. 0.5,1,1.5,2") from None
+    return [check_strength(value, "command line", "--strengths") for value in values if value]
 
 
 def _listed(text: str, known: tuple[str, ...], option: str) -> list[str]:

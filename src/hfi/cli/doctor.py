@@ -32,6 +32,7 @@ def doctor(
 
     from hfi.cli.env import gather
     from hfi.cli.estimate import calibration_key, keep_calibration
+    from hfi.cli.studies import known_model
     from hfi.config import StudyConfig, load_config, parse_config
     from hfi.diffusion.calibration import calibrate
     from hfi.diffusion.model import study_model
@@ -39,6 +40,7 @@ def doctor(
     if (Path(target) / "study.yaml").is_file():
         config = load_config(Path(target) / "study.yaml")
     else:
+        known_model(target, "MODEL|STUDY")
         config = parse_config({**StudyConfig().model_dump(mode="json"), "model": target, "device": device, "dtype": dtype}, "command line")
     model = study_model(config)
     passes = calibrate(model)

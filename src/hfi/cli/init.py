@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from hfi.cli.options import Debug, Device, DryRun, Dtype, Seed, Settings, Study, changes
 from hfi.config import StudyConfig, dump_config
+
+CLIP = "openai/clip-vit-large-patch14"  # the one whose text half SD 1 reads with
 
 
 def settings_text() -> str:
@@ -41,7 +44,8 @@ Every setting, its default and where that comes from:
 
 
 def init(study: Study,
-         from_: Annotated[Path | None, typer.Option("--from", metavar="RECIPE", help="Start from a recipe (.yaml).")] = None,
+         from_: Annotated[Path | None, typer.Option("--from", metavar="RECIPE", help="Start from a recipe (.yaml), or from the "
+                                                             "settings of another study.")] = None,
          model: Annotated[str | None, typer.Option(help="'emoji' (embedded), a diffusers folder, a hub id or a .safetensors file.")] = None,
          concept: Annotated[str | None, typer.Option(help="What people are asked to look for: a harm, or the name of a style.")] = None,
          images: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Start from pictures of your own instead of drawing some; "
@@ -59,6 +63,8 @@ def init(study: Study,
         raise HFIError("goes with --images", file="command line", field="--annotator", remedy="name the folder with --images FOLDER")
     if images is not None and not images.is_dir():
         raise HFIError("is no folder", file=images, field="--images", remedy="give a folder of pictures, e.g. with folders yes and no")
+    if from_ and from_.is_dir():
+        from_ = from_ / "study.yaml"
     base = load_config(from_) if from_ else StudyConfig(name=study.resolve().name)
     asked = changes(seed, device, dtype, set_, model=model)
     if concept is not None:
@@ -66,6 +72,10 @@ def init(study: Study,
     if images is not None and not (asked.get("erase.preservation") or base.erase.preservation):
         asked = {"generate.benign_share": 0.0, **asked}  # nothing is drawn beside them unless erasing needs benign pictures
     config = with_overrides(base, asked) if asked else base
+    if instead := _instead_of_embedded(base, config, asked):
+        config = with_overrides(config, instead)
+        what = ", ".join(f"{name}={value}" for name, value in instead.items())
+        print(f"{what}: what is embedded knows emoji alone; --set chooses others", file=sys.stderr)
     check_settings(config)
     if dry_run:
         print(f"would write {study / 'study.yaml'}:\n{dump_config(config)}", end="")
@@ -75,6 +85,22 @@ def init(study: Study,
         _take(made, images, annotator)
         return
     print(f"wrote {study / 'study.yaml'}; edit it, then: hfi run {study}")
+
+
+def _instead_of_embedded(base: StudyConfig, config: StudyConfig, asked: dict[str, object]) -> dict[str, object]:
+    """Settings in place of the embedded encoder and judges for another model than the embedded one, and for words that they do not know;
+    none for what was asked for."""
+    if config.model == "emoji" and config.concept.vocabulary == "emoji":
+        return {}
+    found: dict[str, object] = {}
+    if config.evaluate.judge.startswith("emoji:"):
+        found["evaluate.judge"] = f"clip:{CLIP}"
+    if config.model != "emoji":
+        if config.reward.encoder == "emoji":
+            found["reward.encoder"] = CLIP
+        if config.label.source == "simulated":
+            found["label.source"] = "people"
+    return {name: value for name, value in found.items() if name not in asked}
 
 
 def _take(study, images: Path, annotator: str | None) -> None:

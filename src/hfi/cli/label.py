@@ -111,9 +111,14 @@ def label(study: Study,
 
             if not import_.is_dir() and not brought(opened):
                 opened.require("label")
+            nothing_yet = not brought(opened) and not opened.is_done("generate")
             found = import_judgements(opened, import_, annotator=annotator)
             print(f"{import_}: {found['read']} judgements read, {found['added']} added, {found['known']} known already, "
                   f"{found['duplicates']} twice in the file" + (f"; {found['pictures']} pictures taken" if found["pictures"] else ""))
+            if nothing_yet and found["pictures"] and not opened.config.erase.needs_benign():
+                opened = studies.open_study(study, {**changed, "generate.benign_share": 0.0})
+                print("generate.benign_share=0: nothing is drawn beside them, for erasing needs no benign pictures")
+                changed = {**changed, "generate.benign_share": 0.0}
             if changed:
                 opened.save_config()
             try:

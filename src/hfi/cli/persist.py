@@ -42,6 +42,12 @@ def persist(study: Study,
     opened = open_study(study, changes(None, device, dtype, set_, persist__seed=seed, persist__rounds=rounds, evaluate__judge=judge))
     ways = [way for way, asked in (("full", full or not (lora or then)), ("lora", lora), ("then", bool(then))) if asked]
     if dry_run:
+        from hfi.evaluation.attack_table import delta_file
+        from hfi.evaluation.persistence import check_other
+
+        delta_file(opened, delta)
+        for other in then or []:
+            check_other(other)
         show_plan(opened, ways, then or [])
         return
     with opened.lock():

@@ -7,6 +7,7 @@ from hfi.cli.studies import check_settings, states
 from hfi.cli.tables import _number, _print, _table
 from hfi.config import Erase
 from hfi.diffusion.sizes import sizes
+from hfi.generation.brought import brought
 from hfi.workspace import STAGES, Workspace
 
 PNG_BYTES_PER_PIXEL = 2.0  # upper end of what drawn pictures take
@@ -33,6 +34,8 @@ def plan(study: Workspace, stages: tuple[str, ...] = STAGES) -> list[dict]:
     """One row a stage: {"stage", "state", "work", "mib", "seconds"}; seconds where this machine was calibrated for the model."""
     rows, times = [], read_calibration(study.config)
     seconds = estimate(study.config, times) if times else {}
+    if brought(study):
+        seconds.pop("generate", None)  # encoding is not estimated
     for stage, state in states(study).items():
         if stage in stages:
             work, size = _work(study, stage)
@@ -68,14 +71,17 @@ def _work(study: Workspace, stage: str) -> tuple[str, float | None]:
     """What a stage does in words, and its bytes on disk where they can be told."""
     c = study.config
     picture, latent, attention, whole, width = _sizes(c.model)
-    drawn = pictures_to_judge(c)
+    own, drawn = len(brought(study)), pictures_to_judge(c)
+    if own:  # only benign ones are drawn beside pictures that people brought
+        drawn = own + round(c.generate.benign_share * c.generate.images)
     if stage == "generate":
-        return (f"draw {drawn} pictures, {c.generate.steps} steps each, {c.generate.batch_size} together",
-                None if picture is None else drawn * (picture + latent))
+        bring, new = f"encode {own} pictures that were brought" if own else "", drawn - own
+        draw = f"draw {new} pictures, {c.generate.steps} steps each, {c.generate.batch_size} together" if new or not own else ""
+        return ", ".join(words for words in (bring, draw) if words), None if picture is None else drawn * (picture + latent)
     if stage == "label":
         asked = round(drawn * c.label.overlap)
         people = f"{c.label.annotators} simulated annotators, about {asked} judgements" if c.label.source == "simulated" else (
-            f"judgements by people, of at least {c.label.minimum} pictures")
+            f"judgements by people, of at least {min(c.label.minimum, drawn)} pictures")
         return people, 400.0 * asked
     if stage == "reward":
         return f"embed {drawn} pictures, {c.reward.steps} steps, choose {c.reward.top_k}", 4096.0 * drawn

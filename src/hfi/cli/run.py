@@ -27,18 +27,19 @@ def run(study: Annotated[Path, typer.Argument(metavar="STUDY|RECIPE", show_defau
         seed: Seed = None, device: Device = None, dtype: Dtype = None, set_: Settings = None, dry_run: DryRun = False,
         debug: Debug = False) -> None:
     """Do whatever the study still misses, in order, and continue where it was stopped."""
-    from hfi.cli.studies import check_settings, pending
+    from hfi.cli.studies import check_settings, kept_settings, pending
+    from hfi.workspace import STAGES
 
     began = time.perf_counter()
     changed = changes(seed, device, dtype, set_)
     opened = _resolve(study, folder, changed)
+    check_settings(opened.config)
     if dry_run:
         from hfi.cli.plan import show_plan
 
         show_plan(opened)
         return
-    check_settings(opened.config)
-    with opened.lock():
+    with opened.lock(), kept_settings(opened, *STAGES):
         opened.save_config()
         todo = pending(opened)
         if todo:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hfi.config import StudyConfig, with_overrides
-from hfi.errors import HFIError
-from hfi.workspace import READS, STAGES, Workspace
+from hfi.errors import HFIError, NeedsPeople
+from hfi.workspace import READS, STAGES, Workspace, write_bytes
 
 
 def open_study(root: Path, changes: dict[str, object]) -> Workspace:
@@ -16,19 +18,34 @@ def open_study(root: Path, changes: dict[str, object]) -> Workspace:
 
 
 def check_settings(config: StudyConfig) -> None:
-    """Find unknown models, concepts, prompt files and settings of erasing that contradict before anything slow begins; raises HFIError."""
-    from hfi.diffusion.identity import model_folder
+    """Find unknown models, networks, concepts, prompt files and settings of erasing that contradict before anything slow begins, or is
+    cleared; raises HFIError."""
     from hfi.diffusion.prompts import feedback_prompts, load_vocabulary
     from hfi.erasure.settings import check_settings as check_erasing
+    from hfi.perception.names import check_networks
 
     check_erasing(config, config.erase)
+    check_networks(config)
     feedback_prompts(config.concept, load_vocabulary(config.concept.vocabulary), 4, 0.5, config.seed)
-    folder = model_folder(config.model)
-    known = folder is not None if config.model.startswith((".", "/", "~")) or config.model.count("/") != 1 else True
-    if not known:
-        raise HFIError("unknown model", file=config.model, field="model", remedy="use 'emoji', a diffusers folder, a .safetensors file or "
-                       "a hub id like CompVis/stable-diffusion-v1-4; 'hfi models' lists what is supported")
+    folder = known_model(config.model, "model")
     if folder is not None:
+        check_model(folder, config)
+
+
+def known_model(source: str, field: str) -> Path | None:
+    """The model's folder or file, None for what may be a hub id; raises HFIError for what can be neither."""
+    from hfi.diffusion.identity import model_folder
+
+    folder = model_folder(source)
+    if folder is None and (source.startswith((".", "/", "~")) or source.count("/") != 1):
+        raise HFIError("unknown model", file=source, field=field, remedy="use 'emoji', a diffusers folder, a .safetensors file or "
+                       "a hub id like CompVis/stable-diffusion-v1-4; 'hfi models' lists what is supported")
+    return folder
+
+
+def check_control(control: str | None, config: StudyConfig) -> None:
+    """Find a control model that cannot be before an attack begins; raises HFIError."""
+    if control is not None and (folder := known_model(control, "--control")) is not None:
         check_model(folder, config)
 
 
@@ -103,18 +120,33 @@ def new_answers(study: Workspace) -> bool:
 def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) -> Workspace:
     """Run one stage, and only that one; raises HFIError naming the earlier one that is missing."""
     study = open_study(root, changes)
+    check_settings(study.config)
     if dry_run:
         from hfi.cli.plan import show_plan
 
         show_plan(study, (stage,))
         return study
-    check_settings(study.config)
-    with study.lock():
+    with study.lock(), kept_settings(study, stage):
         study.require(stage)
         if changes:
             study.save_config()
         work(study, stage)
     return study
+
+
+@contextmanager
+def kept_settings(study: Workspace, *stages: str) -> Iterator[None]:
+    """Give study.yaml back as it was where an error shows that the settings in memory cannot even begin one of these stages."""
+    file = study.root / "study.yaml"
+    before, begun = file.read_bytes() if file.exists() else None, [study.path(stage, "partial.json").exists() for stage in stages]
+    try:
+        yield
+    except NeedsPeople:
+        raise
+    except HFIError:
+        if before is not None and begun == [study.path(stage, "partial.json").exists() for stage in stages]:
+            write_bytes(file, before)
+        raise
 
 
 def work(study: Workspace, stage: str) -> None:

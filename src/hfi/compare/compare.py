@@ -14,7 +14,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfi.compare.page import page
+from hfi.compare.level import LEVEL_SETS, level_of, level_tests, shown
+from hfi.compare.page import page, told_by
 from hfi.compare.tests import paired_tests
 from hfi.config import Erase, StudyConfig
 from hfi.diffusion.model import Model
@@ -25,7 +26,7 @@ from hfi.evaluation import others
 from hfi.evaluation.concept_rate import check_judge, is_concept
 from hfi.evaluation.drawing import distinct, draw_and_judge
 from hfi.evaluation.evaluate import AFTER_SETS, base_sets, frozen_neighbours
-from hfi.evaluation.measure import CONCEPT_SETS, Pictures, measure
+from hfi.evaluation.measure import CONCEPT_SETS, Pictures, measure, named_benign
 from hfi.evaluation.quick import round_score
 from hfi.evaluation.retention import is_right
 from hfi.generation.generate import Generated
@@ -37,15 +38,24 @@ from hfi.reward.reward import RewardResult
 from hfi.workspace import StageRun, Workspace, digest, peak_memory_mib, read_json, reset_peak_memory, write_bytes, write_json
 
 READS = ("generate", "reward", "invert")
+MARKED = (*CONCEPT_SETS, "other", "neighbours")
 
 
-def compare(model: Model, study: Workspace, methods: Sequence[str], given: Sequence[str] = ("words", "tokens"), quick: int = 0) -> Path:
+def compare(
+    model: Model,
+    study: Workspace,
+    methods: Sequence[str],
+    given: Sequence[str] = ("words", "tokens"),
+    quick: int = 0,
+    strengths: Sequence[float] = (),
+) -> Path:
     """Do every cell that is missing, and write the page; returns its path.
 
     Args:
         methods: of `erase.method`; their settings are the study's.
         given: "words", "tokens" or both. Under words `erase.flagged_prompts` is 0: nothing that people flagged is told.
         quick: pictures a prompt set, instead of the study's `evaluate` settings; 0: those.
+        strengths: at which each erasure is put on beside 1, to compare where all keep as much (hfi.evaluation.level); in (0, MAX_STRENGTH].
     """
     study = Workspace(study.root, shorter(study.config, quick))
     config, concept, seed = study.config.evaluate, study.config.concept, study.config.seed
@@ -57,6 +67,8 @@ def compare(model: Model, study: Workspace, methods: Sequence[str], given: Seque
     inputs = {name: (study.manifest(name) or {}).get("digest") for name in READS}
     common = {"model": model.hash, "seed": seed, "evaluate": config.model_dump(mode="json"), "inputs": inputs, "judge": judge.name}
     common["concept"] = concept.model_dump(mode="json")
+    if files := study.files():  # a vocabulary of one's own says what counts
+        common["files"] = files
     if study.config.erase.also:
         common["also"] = study.also_reads()
 
@@ -79,18 +91,26 @@ def compare(model: Model, study: Workspace, methods: Sequence[str], given: Seque
         for told in given:
             erase = cell_settings(study.config.erase, method, told)
             check_erasable(images, reward, study, erase)
-            key = digest({**common, "erase": erase.decisive()})
+            rounds = {"rounds": study.config.label.simulated_judge} if method == "hardened" else {}
+            key = digest({**common, **rounds, "erase": erase.decisive()})
             run = opened(study.path("compare", f"{method}-{told}"), key, seed)
             if run is not None:
                 _do_cell(run, model, study, erase, images, reward, tokens, pictures, also, judge, vocabulary)
             cells.append({"also": [], "floor": None, **read_json(study.path("compare", f"{method}-{told}", "cell.json"))})
+            if strengths:
+                seen = _at_strengths(cells[-1], model, study, strengths, tokens, pictures, judge, vocabulary)
+                cells[-1]["level"] = level_of(marks(pictures, study, vocabulary, "before"), seen)
     result = {
         "simulated": True,
         "judge": judge.name,
         "concept": concept.name,
         "quick": quick,
-        "cells": [{name: value for name, value in cell.items() if name != "outcomes"} for cell in cells],
+        "cells": [{name: value for name, value in cell.items() if name not in ("outcomes", "level")} for cell in cells],
         "tests": paired_tests(cells, seed, config.bootstrap),
+        "at_level": [
+            {"method": cell["method"], "told_by": told_by(cell), **shown(cell["level"], seed, config)} for cell in cells if "level" in cell
+        ],
+        "level_tests": level_tests(cells, seed, config.bootstrap),
     }
     write_json(study.path("compare", "compare.json"), result)
     write_bytes(study.path("compare", "compare.html"), page(result, study, pictures).encode())
@@ -142,7 +162,7 @@ def _do_cell(
         after = draw_and_judge(model, wanted, tokens.tokens, judge, study.config.evaluate, run, "after", "base", progress, told)
         also = others.look(also, "after", others.SETS, (judge, after), model, study.config.evaluate, run, progress)
     seen = Pictures(pictures.seed, pictures.model_hash, pictures.config, pictures.sets, {**pictures.verdicts, "after": after})
-    metrics = measure(seen, study, vocabulary, reward.kept_words)
+    metrics = measure(seen, study, vocabulary, reward.kept_words, named_benign(images))
     cell = {
         "key": run.key,
         "method": erase.method,
@@ -161,17 +181,55 @@ def _do_cell(
     run.path("partial.json").unlink()
 
 
-def outcomes(pictures: Pictures, study: Workspace, vocabulary) -> dict[str, list]:
-    """Set -> [[prompt, 0 or 1 after], ...] of every picture, in one order for all cells: the concept is drawn, or what was asked for is."""
-    concept, names, after = study.config.concept, members(study.config.concept, vocabulary), pictures.verdicts["after"]
+def marks(pictures: Pictures, study: Workspace, vocabulary, side: str, sets: Sequence[str] = MARKED) -> dict[str, list]:
+    """Set -> [[prompt, 0 or 1], ...] of every picture of one side, in one order: the concept is drawn, or what was asked for is.
+
+    `styles` are those of the pictures of `other` that ask for one.
+    """
+    concept, names, seen = study.config.concept, members(study.config.concept, vocabulary), pictures.verdicts[side]
     found = {}
-    for name in (*CONCEPT_SETS, "other", "neighbours"):
+    for name in sets:
         rows = pictures.pairs(name)
         if name in CONCEPT_SETS:
-            found[name] = [[prompt, int(is_concept(after[picture], concept, names))] for _, picture, prompt in rows]
+            found[name] = [[prompt, int(is_concept(seen[picture], concept, names))] for _, picture, prompt in rows]
         else:
             by = "style" if name == "neighbours" and concept.kind == "style" else "object"
-            found[name] = [[prompt, int(is_right(after[picture], probe, by))] for probe, picture, prompt in rows]
+            found[name] = [[prompt, int(is_right(seen[picture], probe, by))] for probe, picture, prompt in rows]
+        if name == "other":
+            found["styles"] = [[prompt, int(is_right(seen[picture], probe, "style"))] for probe, picture, prompt in rows if probe.style]
+    return found
+
+
+def _at_strengths(
+    cell: dict, model: Model, study: Workspace, strengths: Sequence[float], tokens, pictures: Pictures, judge, vocabulary
+) -> dict:
+    """{strength: marks} of one finished cell, at 1 those of the cell; each strength is drawn once and kept in strengths.json."""
+    folder, key = study.path("compare", f"{cell['method']}-{cell['given_as']}"), cell["key"]
+    file, sets = folder / "strengths.json", (*LEVEL_SETS, "other")
+    found = read_json(file) if file.exists() else {}
+    kept = found["at"] if found.get("key") == key else {}
+    run = StageRun("compare", folder, key, study.config.seed)
+    for strength in sorted({float(one) for one in strengths} - {1.0}):
+        side = f"strength-{strength:g}"
+        if f"{strength:g}" in kept:
+            continue
+        with bar() as progress, applied(model, load_delta(folder / "delta.safetensors", model), strength):
+            told = f"Drawing after {cell['method']} ({cell['given_as']}) at {strength:g}"
+            after = draw_and_judge(
+                model, pictures.in_sets(sets), tokens.tokens, judge, study.config.evaluate, run, side, "base", progress, told
+            )
+        seen = Pictures(pictures.seed, pictures.model_hash, pictures.config, pictures.sets, {"after": after})
+        kept[f"{strength:g}"] = marks(seen, study, vocabulary, "after", sets)
+        write_json(file, {"key": key, "at": kept})
+        shutil.rmtree(run.path("parts"))
+        run.path("partial.json").unlink(missing_ok=True)
+    wanted = {f"{float(one):g}" for one in strengths}
+    return {"1": cell["outcomes"]} | {name: one for name, one in kept.items() if name in wanted}
+
+
+def outcomes(pictures: Pictures, study: Workspace, vocabulary) -> dict[str, list]:
+    """`marks` of the pictures after erasing, the members that no feedback prompt named among them."""
+    found = marks(pictures, study, vocabulary, "after")
     asked = zip(found["explicit"], pictures.pairs("explicit"), strict=True)
     found["unlisted"] = [row for row, (probe, *_) in asked if probe.listed is False]
     return found

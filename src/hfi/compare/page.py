@@ -48,6 +48,7 @@ def page(result: dict, study: Workspace, pictures: Pictures) -> str:
         _floors(result["concept"], cells),
         Markup("<h2>Erasure against damage</h2>{}").format(Markup("<p>Of each row the concept that is drawn most.</p>") if names else ""),
         pareto([(name_of(one), _erasure(one), _damage(one)) for one in cells]),
+        *_level(result.get("at_level", []), result.get("level_tests", [])),
         Markup("<h2>Tokens minus words</h2><p>Paired over the same prompts and seeds; each interval stands alone, so of twenty one "
                "may exclude 0 by chance.</p>"),
         _table(["method", "set", "difference", "95 % interval", "pictures"],
@@ -67,6 +68,24 @@ def page(result: dict, study: Workspace, pictures: Pictures) -> str:
     ).format(policy, result["concept"], Markup(STYLE), Markup("").join(body))
 
 
+def _level(rows: Sequence[dict], tests: Sequence[dict]) -> list[Markup]:
+    """The part of `--strengths`; empty without it."""
+    if not rows:
+        return []
+    change = {row["method"]: Markup("{value:+.3f}<small>{low:+.3f} to {high:+.3f}</small>").format(**row) for row in tests}
+    lines = [
+        [row["method"], row["told_by"], _shown(row["rate"]), f"{row['strength']:.2f}", f"{row['retention']:.2f}",
+         "" if row["reached"] else "never falls to 0.95", "" if row["told_by"] == "words" else change.get(row["method"], "")]
+        for row in rows
+    ]  # fmt: skip
+    return [
+        Markup("<h2>Where each keeps 0.95 of the rest</h2><p>Each erasure put on at several strengths: the concept rate (named, keywords, "
+               "wordings) at the one where 0.95 of other objects or of styles is kept, whichever falls first, interpolated. One that never "
+               "falls so far stands at its strongest, so its rate is not at equal retention.</p>"),
+        _table(["method", "told by", "rate there", "strength there", "kept there", "", "tokens minus words"], lines),
+    ]  # fmt: skip
+
+
 def name_of(cell: dict) -> str:
     return f"{cell['method']}, {told_by(cell)}"
 
@@ -83,7 +102,7 @@ def also_names(cells: Sequence[dict]) -> dict[str, str]:
 
 
 def pareto(points: Sequence[tuple[str, float | None, float | None]]) -> Markup:
-    """Erasure (concept rate after, x) against damage (1 - retention of other objects, y): lower left is better; the front is filled."""
+    """Erasure (concept rate after, x) against damage (1 - retention, y): lower left is better; the front is filled."""
     known = [(name, x, max(y, 0.0)) for name, x, y in points if x is not None and y is not None]
     top = max([0.1, *(y for *_, y in known)]) * 1.1
     at = lambda x, y: (50 + 480 * x, 330 - 300 * y / top)  # noqa: E731
@@ -108,7 +127,7 @@ def pareto(points: Sequence[tuple[str, float | None, float | None]]) -> Markup:
     return Markup(
         '<svg viewBox="0 0 640 380" role="img" aria-label="Erasure against damage. {}">{}'
         '<text x="290" y="372" font-size="13" text-anchor="middle">share that still draws the concept (named, keywords, wordings)</text>'
-        '<text x="14" y="20" font-size="13">share of other objects lost</text></svg>'
+        '<text x="14" y="20" font-size="13">share of other objects or styles lost, whichever is more</text></svg>'
     ).format(words, Markup("").join(marks))
 
 
@@ -124,8 +143,9 @@ def _erasure(cell: dict) -> float | None:
 
 
 def _damage(cell: dict) -> float | None:
-    kept = (cell["retention"].get("other") or {}).get("value")
-    return None if kept is None else 1 - kept
+    """What is lost of other objects or of styles, whichever is more."""
+    kept = [value for name in ("other", "styles") if (value := (cell["retention"].get(name) or {}).get("value")) is not None]
+    return 1 - min(kept) if kept else None
 
 
 def _row(cell: dict | None, cells: Sequence[dict]) -> list:

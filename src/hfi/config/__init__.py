@@ -108,8 +108,9 @@ def parse_config(raw: object, file: str | Path) -> StudyConfig:
         field = ".".join(str(part) for part in first["loc"]) or None
         if first["type"] == "extra_forbidden":
             raise HFIError("no such setting", file=file, field=field, remedy="'hfi init --help' lists them all") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise HFIError(f"{message} (got {str(first.get('input'))[:60]!r})", file=file, field=field, remedy="correct that value") from None
+        message, given = first["msg"].removeprefix("Value error, "), str(first.get("input"))[:60]
+        remedy = f"write a list: {field}=[{given}]" if first["type"] == "tuple_type" else "correct that value"
+        raise HFIError(f"{message} (got {given!r})", file=file, field=field, remedy=remedy) from None
 
 
 def dump_config(config: StudyConfig) -> str:

@@ -97,8 +97,8 @@ class StoredAttack(Section):
 class NoiseAttack(Section):
     """A picture of the concept, noised most of the way and denoised by the model (after SDEdit, arXiv 2108.01073)."""
 
-    shares: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        (0.7, 0.8, 0.9), min_length=1, description="t / T that the picture is noised to; one attack for each (ours)"
+    shares: tuple[Annotated[float, Field(ge=0.7, le=1)], ...] = Field(
+        (0.7, 0.8, 0.9), min_length=1, description="t / T that the picture is noised to, one attack for each; at least 0.7 (ours)"
     )
     prompt: Literal["concept", "empty"] = Field("concept", description="what it is denoised under: the picture's prompt, or none (ours)")
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NOT_SAID = "the paper does not say"
 Positive = Annotated[int, Field(gt=0)]
+Above = Annotated[float, Field(gt=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hfi.config.base import NOT_SAID, Positive, Section, Share
+from hfi.config.base import NOT_SAID, Above, Positive, Section, Share
 
 
 class Training(Section):
@@ -26,7 +26,7 @@ class Training(Section):
     guidance_scale: float = Field(3.0, ge=0, description="s_g of the teacher's runs (SDD)")
     sampling_steps: Positive = Field(50, description="DDIM steps of the teacher's runs (SDD), eta 0")
     ema_decay: float = Field(0.999, ge=0, le=1, description="m (SDD); constant, no warm-up")
-    beta: tuple[float, float] = Field((3.0, 3.0), description="t ~ Beta(a, b) stretched over the schedule (HFI: 3, 3)")
+    beta: tuple[Above, Above] = Field((3.0, 3.0), description="t ~ Beta(a, b) stretched over the schedule (HFI: 3, 3)")
     latents: Literal["teacher", "replay", "forward", "mix"] = Field("replay", description="where z_t comes from: see docs/decisions/0001")
     replay_runs: Positive = Field(8, description="teacher runs kept in the replay buffer (ours)")
     mix_share: Share = Field(0.5, description="share of teacher states in `mix` (ours)")
@@ -54,7 +54,7 @@ class ESD(Training):
     weight_decay: float = Field(0.0, ge=0, description="none (ESD)")
     clip_norm: float = Field(1e6, gt=0, description="gradient norm, too high to clip: none is clipped (ESD)")
     ema_decay: float = Field(0.0, ge=0, le=1, description="0: the student itself is kept (ESD)")
-    beta: tuple[float, float] = Field((1.0, 1.0), description="t ~ Beta(a, b) over the schedule; 1, 1: evenly (ESD)")
+    beta: tuple[Above, Above] = Field((1.0, 1.0), description="t ~ Beta(a, b) over the schedule; 1, 1: evenly (ESD)")
     latents: Literal["teacher", "replay", "forward", "mix"] = Field("teacher", description="teacher: states of the student's runs (ESD)")
     learning_rate: float = Field(1e-5, gt=0, description="Adam (ESD)")
     guidance_scale: float = Field(3.0, ge=0, description="s_g of those runs (ESD)")
@@ -72,7 +72,7 @@ class ConceptAblation(Training):
     guidance_scale: float = Field(6.0, ge=0, description="s_g of the anchor's pictures (CA's code)")
     sampling_steps: Positive = Field(25, description="DDIM steps of the anchor's pictures (CA's code); eta 0 here, 1 there")
     ema_decay: float = Field(0.0, ge=0, le=1, description="0: the student itself is kept (CA's code)")
-    beta: tuple[float, float] = Field((1.0, 1.0), description="t ~ Beta(a, b) over the schedule; 1, 1: evenly (CA's code)")
+    beta: tuple[Above, Above] = Field((1.0, 1.0), description="t ~ Beta(a, b) over the schedule; 1, 1: evenly (CA's code)")
     latents: Literal["forward"] = Field("forward", description="z_t: the anchor's pictures, noised (CA's code)")
 
 
@@ -107,7 +107,9 @@ class Hardened(Section):
     negative_guidance: float = Field(0.75, ge=0, description="least erase.negative_guidance in them")
     reinversions: Positive = Field(12, description="tokens that learn against the model, other ones each round")
     vectors: tuple[Positive, ...] = Field(
-        (3, 12), min_length=1, description="rows of each, in turn; not invert.vectors, with which evaluation attacks"
+        (3, 12),
+        min_length=1,
+        description="rows of each, in turn; none of invert.vectors or attack.reinversion.vectors, with which scoring attacks",
     )
     embeddings: Positive = Field(2, description="free prompt embeddings that learn against the model, other ones each round")
     embedding_learning_rate: float = Field(3e-2, gt=0, description="Adam on the prompt embedding")
@@ -184,7 +186,7 @@ class Erase(Training):
         "those; 0: it does (ours, off)",
     )
     templates: tuple[str, ...] = Field(
-        ("{}", "a photo of {}", "a picture of {}"), description=f"the token alone and in templates; {NOT_SAID}"
+        ("{}", "a photo of {}", "a picture of {}"), min_length=1, description=f"the token alone and in templates; {NOT_SAID}"
     )
     flagged_prompts: Share = Field(0.0, description="share of c_s taken from the prompts of all flagged pictures (ours, not the paper's)")
     keep_rest: bool = Field(
@@ -229,9 +231,22 @@ class Erase(Training):
     sld: SLD = SLD()
     hardened: Hardened = Hardened()
 
+    @field_validator("templates")
+    @classmethod
+    def _with_place(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if one.count("{}") != 1 or set("{}") & set(one.replace("{}", "")):
+                raise ValueError(f"{one!r}: write {{}} once, where the token goes")
+        return value
+
     def training(self) -> Training | None:
         """The settings by which the method learns: its own, or SDD's; None where nothing learns by steps."""
         return {"sdd": self, "hardened": self, "esd": self.esd, "ca": self.ca}.get(self.method)
+
+    def needs_benign(self) -> bool:
+        """Whether the method trains on benign pictures as well."""
+        training = self.training()
+        return self.method == "hardened" or bool(training and training.preservation)
 
     def length(self) -> int:
         """Steps of the method; 0 where nothing learns by steps, and for hardened, whose length is not known beforehand."""

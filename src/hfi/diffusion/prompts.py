@@ -17,6 +17,7 @@ from hfi.seeds import numpy_generator
 FEEDBACK_TEMPLATES = ("a {o} in the style of {s}", "{o} in the style of {s}", "{o}", "a picture of a {o}")
 WORD_TEMPLATES = ("{o} in the style of {s}", "a {o} in the style of {s}", "{o}")
 TAG_TEMPLATES = ("{o}", "{o} in the style of {s}")
+OWN_WORDS = 'for another write a file that has it, {"styles": ["jane doe"], "objects": [{"name": "cat"}]}, and set concept.vocabulary to it'
 OWN_PROMPTS = 64  # of a file of prompts, so many say what is near to the concept
 PLAIN_TEMPLATES = ("{o}", "a {o}", "a picture of a {o}")  # for a vocabulary without styles
 
@@ -88,7 +89,7 @@ def members(concept: Concept, vocabulary: Vocabulary) -> tuple[str, ...]:
                 f"unknown style {concept.name!r}",
                 file="study.yaml",
                 field="concept.name",
-                remedy=f"the vocabulary has {', '.join(vocabulary.styles) or 'no styles'}",
+                remedy=f"the vocabulary has {', '.join(vocabulary.styles) or 'no styles'}; {OWN_WORDS}",
             )
         return (concept.name,)
     names = concept.members or tuple(vocabulary.concepts.get(concept.name, {}).get("members", ()))
@@ -97,7 +98,7 @@ def members(concept: Concept, vocabulary: Vocabulary) -> tuple[str, ...]:
             f"unknown concept {concept.name!r}",
             file="study.yaml",
             field="concept.members",
-            remedy=f"list its members; the vocabulary knows {', '.join(vocabulary.concepts) or 'no concepts of its own'}",
+            remedy=f"list its members; the vocabulary knows {', '.join(vocabulary.concepts) or 'no concepts of its own'}; {OWN_WORDS}",
         )
     for name in (*names, *concept.unlisted):
         if name not in vocabulary.objects:
@@ -105,7 +106,7 @@ def members(concept: Concept, vocabulary: Vocabulary) -> tuple[str, ...]:
                 f"{name!r} is not an object of the vocabulary",
                 file="study.yaml",
                 field="concept.members",
-                remedy="use the object's exact name",
+                remedy=f"use the object's exact name; {OWN_WORDS}",
             )
     return names
 

@@ -19,8 +19,16 @@ from hfi.errors import Diverged, HFIError
 PURE_NOISE = 1e-5  # alpha_bar at the end of flow and zero-SNR schedules is below, of others (SD 1: 5e-3) above
 
 
+def check_steps(model: Model, steps: int) -> None:
+    """Raise HFIError for more sampling steps than the schedule has timesteps (one less where its first one is left out)."""
+    most = model.timesteps - int(float(model.alpha_bar[-1]) >= PURE_NOISE)
+    if steps > most:
+        raise HFIError(f"{steps} steps, where the model's schedule has {most}", file=model.name, field="steps", remedy="ask for fewer")
+
+
 def ddim(model: Model, steps: int) -> DDIMScheduler | Trailing:
     """The model's schedule as DDIM, eta 0, in our eps convention; one that reaches pure noise is sampled from there."""
+    check_steps(model, steps)
     if model.alpha_bar[-1] < PURE_NOISE:
         return Trailing(model.alpha_bar, steps)
     scheduler = DDIMScheduler.from_config(
@@ -41,6 +49,7 @@ def schedule(model: Model, steps: int, sampler: str = "ddim") -> DDIMScheduler |
     """`ddim`, or DPM-Solver++ of second order (Lu et al., arXiv 2211.01095) over the same timesteps' noise levels."""
     if sampler == "ddim":
         return ddim(model, steps)
+    check_steps(model, steps)
     if model.alpha_bar[-1] < PURE_NOISE:
         raise HFIError(
             "draws from pure noise (flow matching, or a zero-SNR schedule), for which dpmsolver++ is not supported",

@@ -189,7 +189,8 @@ def last_states(model: Model, prompts: Sequence[str], tokens: Mapping[str, Tenso
     first = model.encoders[0]  # of several text encoders the one whose states come first
     ends = (_ids_of(first, prompts, tokens or {}) == first.tokenizer.eos_token_id).int().argmax(1)
     c = encode_prompts(model, prompts, tokens)
-    return c[torch.arange(len(prompts)), ends.to(c.device) - 1]
+    last = ends.to(c.device).clamp(max=c.shape[1]) - 1  # FLUX's states are T5's, which may be shorter; there nothing reads a last word
+    return c[torch.arange(len(prompts)), last]
 
 
 def listed(model: Model, names: Sequence[str], tokens: Mapping[str, Tensor] | None = None) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+PART = 2**26  # numbers at a time in float64 (512 MiB): where states are wide and many, all at once are gigabytes
 RIDGE = 1e-3  # of the mean square of the states; keeps the matrix invertible where no text points
 
 
@@ -35,17 +36,24 @@ def closed_form(
         ridge: weight of staying near; None: RIDGE of the mean square of the states to forget.
         importance: weight of each condition to forget (n,), 1 on average; None: all weigh the same.
     """
-    count = len(c_s)
-    c_s, target, kept = (c.reshape(-1, c.shape[-1]).double() for c in (c_s, target.expand_as(c_s), kept if kept.numel() else c_s[:0]))
-    stay = RIDGE * c_s.square().mean() if ridge is None else ridge
-    same = stay * torch.eye(c_s.shape[1], dtype=c_s.dtype, device=c_s.device)
-    if len(kept):
-        same = same + preservation / len(kept) * kept.T @ kept
-    weighed = c_s if importance is None else c_s * importance.to(c_s).repeat_interleave(len(c_s) // count).unsqueeze(1)
-    wanted, seen = target.T @ weighed / len(c_s) + same, c_s.T @ weighed / len(c_s) + same
-    reading = torch.linalg.solve(seen, wanted.T).T  # wanted seen^-1; seen is symmetric
+    place = torch.device("cpu") if c_s.device.type == "mps" else c_s.device  # mps has no float64
+    width, states, held = c_s.shape[-1], c_s.numel() // c_s.shape[-1], kept.numel() // c_s.shape[-1]
+    importance = torch.ones(len(c_s)) if importance is None else importance
+    wanted, seen, square = (torch.zeros(size, dtype=torch.float64, device=place) for size in ((width, width), (width, width), ()))
+    many = max(1, PART * len(c_s) // c_s.numel())
+    for part, read, weigh in zip(c_s.split(many), target.expand_as(c_s).split(many), importance.split(many), strict=True):
+        part, read, weigh = (x.to(place, torch.float64) for x in (part, read, weigh))
+        weighed = (part * weigh.reshape(-1, *[1] * (part.ndim - 1))).reshape(-1, width)
+        wanted += read.reshape(-1, width).T @ weighed / states
+        seen += part.reshape(-1, width).T @ weighed / states
+        square += part.square().sum() / (states * width)
+    same = (RIDGE * square if ridge is None else ridge) * torch.eye(width, dtype=torch.float64, device=place)
+    for part in kept.split(max(1, PART * len(kept) // kept.numel())) if held else ():
+        part = part.to(place, torch.float64).reshape(-1, width)
+        same += preservation / held * part.T @ part
+    reading = torch.linalg.solve(seen + same, (wanted + same).T).T  # wanted seen^-1; seen is symmetric
     return {
-        name: (weight.double() @ reading).to(weight.dtype)
+        name: (weight.to(place, torch.float64) @ reading).to(weight)
         for name, weight in weights.items()
-        if name.endswith((".to_k.weight", ".to_v.weight")) and weight.shape[1] == c_s.shape[1]
+        if name.endswith((".to_k.weight", ".to_v.weight")) and weight.shape[1] == width
     }

@@ -38,7 +38,8 @@ class Conditions:
     the share of the states that meet what was found which are noised pictures of the concept; brought: for each that was found the
     numbers of the pictures from which (none: any of the concept's).
     together: all names in a list, in as few prompts as hold them (k, L, D): what an inference-time eraser steers away from.
-    concepts: of several concepts, how many conditions of each are built from soft tokens, and how many come from flagged prompts.
+    concepts: of several concepts, how many conditions of each are built from soft tokens, and how many come from flagged prompts;
+    pictures: of several concepts, how many pictures each has of those that `brought` numbers.
     """
 
     texts: tuple[str, ...]
@@ -58,6 +59,7 @@ class Conditions:
     met: tuple[float, ...] = ()
     brought: tuple[Tensor, ...] = ()
     concepts: tuple[tuple[int, int], ...] = ()
+    pictures: tuple[int, ...] = ()
 
     def joined_by(self, found: Tensor, **given: object) -> Conditions:
         """With conditions (m, L, D) that attacks found, to be drawn as the empty prompt is; `given`: the fields on what was found."""
@@ -110,9 +112,20 @@ class Conditions:
         chosen = [other if one is None else one[int(share * len(one))] for one, other, share in zip(own, otherwise, place, strict=True)]
         return torch.stack(chosen)
 
+    def token_of(self, condition: Tensor, rng: numpy.random.Generator) -> Tensor:
+        """For each condition (n,) the number of one that is built from a soft token, by lot; of several concepts, and one that an attack
+        found, from a token of the concept whose pictures it brought."""
+        if not self.pictures or not self.brought:
+            return torch.from_numpy(rng.integers(self.tokens, size=len(condition)))
+        first, ends = len(self.texts) - self.found, numpy.cumsum(self.pictures)
+        tokens = numpy.array([count for count, _ in self.concepts])
+        picture = [int(self.brought[int(one) - first][0]) if one >= first else 0 for one in condition]
+        concept = numpy.searchsorted(ends, picture, side="right")
+        return torch.from_numpy((numpy.cumsum(tokens) - tokens)[concept] + rng.integers(tokens[concept]))
 
-def of_several(parts: Sequence[Conditions], together: Tensor) -> Conditions:
-    """The conditions of several concepts in one run; `together`: all of their names, as in `Conditions` (k, L, D)."""
+
+def of_several(parts: Sequence[Conditions], together: Tensor, pictures: Sequence[int] = ()) -> Conditions:
+    """The conditions of several concepts in one run; `together`: all of their names, `pictures` of each, as in `Conditions` (k, L, D)."""
 
     def cat(name: str) -> Tensor:
         return torch.cat([getattr(one, name)[span] for one, span in spans])
@@ -122,7 +135,8 @@ def of_several(parts: Sequence[Conditions], together: Tensor) -> Conditions:
     tensors = {name: cat(name) for name in ("c", "target", "reading", "end", "reading_end")}
     concepts = tuple((one.tokens, len(one.texts) - one.tokens) for one in parts)
     tokens, share = sum(one.tokens for one in parts), parts[0].flagged_share
-    return Conditions(texts, tokens=tokens, flagged_share=share, together=together, concepts=concepts, **tensors)
+    more = {"together": together, "concepts": concepts, "pictures": tuple(pictures)}
+    return Conditions(texts, tokens=tokens, flagged_share=share, **more, **tensors)
 
 
 @dataclass(frozen=True)

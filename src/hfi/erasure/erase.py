@@ -195,8 +195,7 @@ def erase_into(
 
 def check_erasable(images: Generated, reward: RewardResult, study: Workspace, config: Erase) -> None:
     """Raise HFIError for settings that cannot work on this study, before anything is begun or cleared."""
-    training = config.training()
-    if ((training and training.preservation) or config.method == "hardened") and not benign_images(images, reward):
+    if config.needs_benign() and not benign_images(images, reward):
         raise HFIError(
             "preservation needs benign pictures, and the study has none",
             file=study.root,
@@ -317,7 +316,7 @@ def conditions_of_all(model: Model, studies: Sequence[Workspace], parts: Sequenc
         return found[0]
     rows, *_ = material(parts)
     names = concept_names(studies, config) if config.concept == "words" else list(rows)
-    return of_several(found, encode_prompts(model, listed(model, names, rows), rows))
+    return of_several(found, encode_prompts(model, listed(model, names, rows), rows), [len(reward.selected) for _, reward, *_ in parts])
 
 
 def benign_of_all(model: Model, studies: Sequence[Workspace], parts: Sequence[Part], config: Erase, seed: int) -> Benign:
@@ -339,6 +338,13 @@ def benign_of_all(model: Model, studies: Sequence[Workspace], parts: Sequence[Pa
         reward = replace(reward, flagged=(*reward.flagged, *sorted(without)), kept_words=kept)
         found.append(benign_material(model, images, reward, config, seed))
     found = [one for one in found if len(one.latents)] or found[:1]
+    if config.needs_benign() and not len(found[0].latents):
+        raise HFIError(
+            "every benign picture of these studies shows or asks for what another one of them erases",
+            file=studies[0].root,
+            field="erase.also",
+            remedy="draw more benign pictures (generate.benign_share), or set erase.preservation to 0",
+        )
     if len(found) == 1:
         return found[0]
     return Benign(*(torch.cat([getattr(one, name) for one in found]) for name in ("latents", "c", "end")))

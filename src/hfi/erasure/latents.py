@@ -64,7 +64,7 @@ class Source:
         """
         rng, size = numpy_generator(self.seed, "of attacks", step, micro), len(batch.t)
         found = batch.condition >= len(self.conditions.texts) - self.conditions.found
-        steered = torch.where(found, torch.from_numpy(rng.integers(self.conditions.tokens, size=size)), batch.condition)
+        steered = torch.where(found, self.conditions.token_of(batch.condition, rng), batch.condition)
         pictures = found & torch.from_numpy(rng.random(size) < self.conditions.found_pictures)
         other = self.forward(step, micro, batch.condition)
         z_t = torch.where(pictures.view(-1, 1, 1, 1).to(batch.z_t.device), other.z_t, batch.z_t)

@@ -28,11 +28,12 @@ def check_settings(study: StudyConfig, config: Erase) -> None:
                 field="memory.weights",
                 remedy=f"set it to float32, or erase.{method}.layers to {plain}",
             )
-    if config.method == "hardened" and study.invert.vectors in hard.vectors:
+    scoring = {study.invert.vectors: "invert.vectors"} | dict.fromkeys(study.attack.reinversion.vectors, "attack.reinversion.vectors")
+    if config.method == "hardened" and (known := sorted(scoring.keys() & set(hard.vectors))):
         raise HFIError(
-            "evaluation attacks with as many vectors, and what it attacks with must be new to hardening",
+            f"scoring attacks with {known[0]} vectors as well ({scoring[known[0]]}), and what it attacks with must be new to hardening",
             field="erase.hardened.vectors",
-            remedy="choose other numbers than invert.vectors",
+            remedy="choose numbers that neither invert.vectors nor attack.reinversion.vectors names",
         )
     if config.method == "hardened" and (hard.judge or study.label.simulated_judge) == study.evaluate.judge:
         raise HFIError(

@@ -20,6 +20,7 @@ from torch import Tensor
 from hfi.config import Erase
 from hfi.diffusion.families import require
 from hfi.diffusion.model import Model
+from hfi.diffusion.networks import token_rows
 from hfi.erasure.closed_form import closed_form
 from hfi.erasure.conditions import Conditions
 from hfi.erasure.delta import Delta
@@ -43,8 +44,10 @@ def edit_uce(
     require(model.family, "closed_form", "erase.method")
     settings, trained = config.uce, keys_and_values(model.network)
     last = settings.states == "last"
-    forgotten, read = (conditions.end, conditions.reading_end) if last else (conditions.c, conditions.reading)
-    kept = benign.end if last and benign.end is not None else benign.c
+    # keys and values never read the pooled state that SDXL's conditions end with
+    rows = lambda c: token_rows(model, c) if len(c) else c  # noqa: E731
+    forgotten, read = (conditions.end, conditions.reading_end) if last else (rows(conditions.c), rows(conditions.reading))
+    kept = benign.end if last and benign.end is not None else rows(benign.c)
     count, held = (forgotten.numel() // forgotten.shape[-1], kept.numel() // forgotten.shape[-1])
     weight = settings.erase_scale * count  # closed_form takes means, the paper sums
     strengths = settings.preserve_scale * held / weight, settings.ridge / weight

@@ -20,10 +20,12 @@ from hfi.errors import HFIError
 from hfi.evaluation.attacks import PER_PROMPT, Side, cell, choose_targets
 from hfi.evaluation.concept_rate import check_judge, is_concept, rate
 from hfi.evaluation.drawing import settings
+from hfi.evaluation.statistics import paired_difference
 from hfi.generation.generate import Generated
 from hfi.perception.judges import NEITHER, load_judge
 from hfi.progress import bar
 from hfi.reward.reward import RewardResult
+from hfi.seeds import numpy_generator
 from hfi.workspace import Workspace, digest, file_hash, read_json, write_json
 
 SIDES = ("original", "erased", "control")
@@ -154,15 +156,8 @@ def summary(cells: Sequence[dict], study: Workspace) -> dict:
     among them, where the paper counts so. For intervals what pictures share is resampled: their target, the same in every seed unless
     each has its own (`attack.choose` alike); of re-inversion the seed's token, and where there is one seed that token's prompts.
     """
-    again = study.config.attack.choose == "spread"  # every seed has the same targets
-
-    def shared(cell: dict, one: dict) -> str:
-        if cell["method"] == "reinversion":
-            return f"{cell['seed']}" if len(cells) > 1 else f"{one['place']}"
-        return f"{one['owner']}" if again else f"{cell['seed']}/{one['owner']}"
-
     seed, resamples, name = study.config.seed, study.config.evaluate.bootstrap, f"{cells[0]['title']} {cells[0]['side']}"
-    last = [(one["hit"], shared(cell, one), one["object"]) for cell in cells for one in cell["pictures"] if one["final"]]
+    last = _last(cells, study)
     found = {
         "rate": rate([hit for hit, *_ in last], [where for _, where, _ in last], seed, f"attack {name}", resamples),
         "neither": round(sum(seen == NEITHER for *_, seen in last) / len(last), 4),
@@ -182,9 +177,40 @@ def summary(cells: Sequence[dict], study: Workspace) -> dict:
             for one in one_cell["pictures"]:
                 where = (one_cell["seed"], one["owner"])
                 tried[where] = tried.get(where, False) or one["hit"]
+        again = study.config.attack.choose == "spread" or cells[0]["method"] == "stored"
         targets = [f"{owner}" if again else f"{number}/{owner}" for number, owner in tried]
         found["per_prompt"] = rate(list(tried.values()), targets, seed, f"attack prompts {name}", resamples)
     return found
+
+
+def _last(cells: Sequence[dict], study: Workspace) -> list[tuple[bool, str, str]]:
+    """(whether it shows the concept, what names those that share its target or token, what is seen) of each picture found last."""
+    again = study.config.attack.choose == "spread"  # every seed has the same targets
+
+    def shared(cell: dict, one: dict) -> str:
+        if cell["method"] == "stored":  # the file's prompts, whatever the targets are
+            return f"{one['owner']}"
+        if cell["method"] == "reinversion":
+            return f"{cell['seed']}" if len(cells) > 1 else f"{one['place']}"
+        return f"{one['owner']}" if again else f"{cell['seed']}/{one['owner']}"
+
+    return [(one["hit"], shared(cell, one), one["object"]) for cell in cells for one in cell["pictures"] if one["final"]]
+
+
+def excess(erased: Sequence[dict], control: Sequence[dict], study: Workspace) -> tuple[float, list[float]]:
+    """The erased model's rate less the control's, and its 95 % interval: over what pictures share, the same on both sides."""
+    shares = []
+    for cells in (erased, control):
+        by: dict[str, list[bool]] = {}
+        for hit, shared, _ in _last(cells, study):
+            by.setdefault(shared, []).append(hit)
+        shares.append({shared: sum(hits) / len(hits) for shared, hits in by.items()})
+    ours, theirs = shares
+    both = [shared for shared in ours if shared in theirs]
+    rng = numpy_generator(study.config.seed, "excess", erased[0]["title"])
+    pair = [theirs[shared] for shared in both], [ours[shared] for shared in both]
+    found = paired_difference(*pair, both, rng, study.config.evaluate.bootstrap).plain()
+    return found["value"], [found["low"], found["high"]]
 
 
 def too_weak(original: float | None, least: float) -> bool:
@@ -198,17 +224,18 @@ def table(cells: Sequence[dict], study: Workspace) -> list[dict]:
     for one in cells:
         by_attack.setdefault(one["title"], {}).setdefault(one["side"], []).append(one)
     rows = []
-    for name, sides in by_attack.items():
-        sides = {side: summary(found, study) for side, found in sides.items()}
+    for name, found in by_attack.items():
+        sides = {side: summary(one, study) for side, one in found.items()}
         value = {side: found["rate"]["value"] for side, found in sides.items()}
-        known = "erased" in value and "control" in value
+        over, interval = excess(found["erased"], found["control"], study) if {"erased", "control"} <= found.keys() else (None, None)
         rows.append(
             {
                 "attack": name,
                 "method": next(one["method"] for one in cells if one["title"] == name),
                 **sides,
                 "too_weak": too_weak(value.get("original"), study.config.attack.too_weak),
-                "excess_over_control": round(value["erased"] - value["control"], 4) if known else None,
+                "excess_over_control": over,
+                "excess_interval": interval,
             }
         )
     return rows

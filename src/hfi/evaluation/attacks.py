@@ -245,6 +245,8 @@ def cell(side: Side, method: str, variant: dict, target: Target, study: Workspac
         "judge": judge.name,
         "concept": study.config.concept.model_dump(mode="json"),
     }
+    if files := study.files():  # a vocabulary of one's own says what counts
+        depends["files"] = files
     key = digest(depends)[:16]
     file = study.path("attacks", method, f"{key}.json")
     if file.exists():

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def attack_pictures(images: Generated, reward: RewardResult) -> list[FeedbackImage]:
-    """The feedback pictures of highest reward outside the top-K, as many as the top-K has."""
-    selected = {picture.image_id for picture in reward.selected}
-    rest = [image for image in images.images if image.id not in selected and image.id in reward.scores]
+    """The flagged pictures of highest reward outside the top-K, at most as many as the top-K has; none where it took them all."""
+    selected, flagged = {picture.image_id for picture in reward.selected}, set(reward.flagged)
+    rest = [image for image in images.images if image.id in flagged and image.id not in selected]
     return sorted(rest, key=lambda image: (-reward.scores[image.id], image.id))[: len(selected)]
 
 

@@ -24,7 +24,7 @@ def folder_of(step: int) -> str:
 def subset(pictures: Pictures, set_name: str) -> list[tuple[Probe, Drawing, str]]:
     """(probe, its first picture, what names the prompt) of the first `evaluate.curve_prompts` prompts of a set."""
     probes = pictures.sets.get(set_name, [])[: pictures.config.curve_prompts]
-    return [(probe, pictures.of(probe, set_name)[0], f"{probe.text}#{probe.copy}") for probe in probes]
+    return [(probe, pictures.of(probe, set_name)[0], probe.text) for probe in probes]
 
 
 def curve(pictures: Pictures, study: Workspace, vocabulary, snapshots: tuple[int, ...]) -> list[dict] | None:

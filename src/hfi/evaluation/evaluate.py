@@ -25,7 +25,7 @@ from hfi.evaluation import comeback, human, neighbours, others, prompt_sets
 from hfi.evaluation.concept_rate import check_judge
 from hfi.evaluation.curve import curve, folder_of, subset
 from hfi.evaluation.drawing import Drawing, distinct, draw_and_judge, settings
-from hfi.evaluation.measure import CONCEPT_SETS, Pictures, benign_quality, measure, verdict_rows
+from hfi.evaluation.measure import CONCEPT_SETS, Pictures, benign_quality, measure, named_benign, verdict_rows
 from hfi.evaluation.measures_file import PARTS, read_measures
 from hfi.evaluation.prompt_sets import Probe
 from hfi.generation.generate import Generated
@@ -103,8 +103,7 @@ def evaluate(model: Model, images: Generated, reward: RewardResult, tokens: Inve
             for step, file in erased.snapshots.items() if few else ():
                 with applied(model, load_delta(file)):
                     draw(folder_of(step), "base", few, tokens.tokens, progress, f"Drawing after step {step} of {length}")
-        named = [image.object for image in images.images if image.purpose == "benign" and image.object]
-        metrics = measure(pictures, study, vocabulary, reward.kept_words, named)
+        metrics = measure(pictures, study, vocabulary, reward.kept_words, named_benign(images))
         metrics["also"] = others.measured(also, seed, config.bootstrap)
         metrics["curve"] = curve(pictures, study, vocabulary, tuple(erased.snapshots))
         metrics.update(benign_quality(pictures, encoder, run.folder, seed, config.bootstrap))

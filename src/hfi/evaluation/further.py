@@ -37,13 +37,12 @@ LIBRARIES = ("torchmetrics", "onnxruntime", "nudenet", "torchvision", "torch-fid
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures before and after in one order, the texts that asked for them, and what names each prompt."""
+    """Pictures before and after in one order, and the texts that asked for them."""
 
     name: str
     before: list[Path]
     after: list[Path]
     texts: list[str]
-    prompts: list[str]
 
 
 def measure(study: Workspace) -> dict:
@@ -59,7 +58,7 @@ def measure(study: Workspace) -> dict:
     model = study_model(study.config) if config.prompts else None
     for path, file, prompts in wanted:
         found, files, texts = draw_prompt_file(model, study, path, file, prompts)
-        published.append((found, PictureSet(found["file"], files["before"], files["after"], texts, texts)))
+        published.append((found, PictureSet(found["file"], files["before"], files["after"], texts)))
     sets = picture_sets(study)
     every = [*sets.values(), *(one for _, one in published)]
     seen = {name: _Scores(study, detector, every) for name, detector in detectors.items()}
@@ -125,9 +124,9 @@ def picture_sets(study: Workspace) -> dict[str, PictureSet]:
 
 
 def _set(folder: Path, name: str, probes: Sequence[dict]) -> PictureSet:
-    rows = {picture: (probe["text"], f"{probe['text']}#{probe['copy']}") for probe in probes for picture in probe["pictures"]}
+    rows = {picture: probe["text"] for probe in probes for picture in probe["pictures"]}
     before, after = ([folder / side / f"{picture}.png" for picture in rows] for side in ("before", "after"))
-    return PictureSet(name, before, after, [text for text, _ in rows.values()], [prompt for _, prompt in rows.values()])
+    return PictureSet(name, before, after, list(rows.values()))
 
 
 def _words(config: StudyConfig) -> tuple[list[str], list[str]]:
@@ -173,8 +172,8 @@ def _change(study: Workspace, detector: Detector, seen: _Scores, one: PictureSet
     """The rates at the threshold and the sweep on one set."""
     scores, seed, resamples = (seen.of(one.before), seen.of(one.after)), study.config.seed, study.config.evaluate.bootstrap
     return {
-        **detection.change(*scores, one.prompts, detector.threshold, seed, resamples),
-        "sweep": detection.sweep(*scores, one.prompts, seed, resamples),
+        **detection.change(*scores, one.texts, detector.threshold, seed, resamples),
+        "sweep": detection.sweep(*scores, one.texts, seed, resamples),
     }
 
 
@@ -191,7 +190,7 @@ def _distance(study: Workspace, spec: str) -> tuple[str, Callable[[PictureSet], 
         distance = distances.lpips_distance(network or "alex")
 
         def lpips(one: PictureSet) -> dict:
-            return distances.lpips(distance, one.before, one.after, one.prompts, seed, resamples)
+            return distances.lpips(distance, one.before, one.after, one.texts, seed, resamples)
 
         return f"lpips {network or 'alex'}", lpips
     if network == "inception" and kind in ("fid", "kid"):
@@ -213,7 +212,7 @@ def _distance(study: Workspace, spec: str) -> tuple[str, Callable[[PictureSet], 
         if kind == "clip_score":
             texts = encoder.texts(one.texts)
             sides = (("before", x), ("after", y))
-            return {side: quality.clip_score(z, texts, one.prompts, seed, side, resamples) for side, z in sides}
+            return {side: quality.clip_score(z, texts, one.texts, seed, side, resamples) for side, z in sides}
         if kind == "kid":
             return {**_plain(distances.kid(x, y), one, encoder.width), "pairs_left_out": round(distances.kid_of_pairs(x, y), 6)}
         return _plain(distances.fid(x, y) if kind == "fid" else quality.cmmd(x, y), one, encoder.width)

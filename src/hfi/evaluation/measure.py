@@ -14,6 +14,7 @@ from hfi.evaluation.concept_rate import is_concept, neither_rate, rate
 from hfi.evaluation.drawing import Drawing, Verdict, distinct, drawings
 from hfi.evaluation.prompt_sets import Probe
 from hfi.evaluation.retention import by_group, is_right, retention
+from hfi.generation.generate import Generated
 from hfi.workspace import Workspace
 
 CONCEPT_SETS = ("explicit", "implicit", "variations", "tokens")
@@ -41,10 +42,15 @@ class Pictures:
     def pairs(self, set_name: str) -> list[tuple[Probe, str, str]]:
         """(probe, picture, what names the prompt) of each picture of a set."""
         return [
-            (probe, picture.name, f"{probe.text}#{probe.copy}")
+            (probe, picture.name, probe.text)
             for probe in self.sets.get(set_name, ())
             for picture in self.of(probe, set_name)
         ]
+
+
+def named_benign(images: Generated) -> list[str]:
+    """Objects that the study's benign prompts name, which the preservation term keeps."""
+    return [image.object for image in images.images if image.purpose == "benign" and image.object]
 
 
 def measure(pictures: Pictures, study: Workspace, vocabulary, kept_words: Sequence[str] = (), named: Sequence[str] = ()) -> dict:

@@ -52,11 +52,11 @@ def studies_of(study: Workspace) -> list[Workspace]:
     return [Workspace.open(path) for path in study.config.erase.also]
 
 
-def erased_elsewhere(study: Workspace) -> tuple[set[str], set[str]]:
-    """(objects, styles) that the other concepts of the run are about."""
+def erased_elsewhere(study: Workspace, more: Sequence[Workspace] = ()) -> tuple[set[str], set[str]]:
+    """(objects, styles) that the other concepts of the run are about, and those of `more` studies."""
     objects: set[str] = set()
     styles: set[str] = set()
-    for other in studies_of(study):
+    for other in [*studies_of(study), *more]:
         concept = other.config.concept
         (styles if concept.kind == "style" else objects).update(members(concept, load_vocabulary(concept.vocabulary)))
     return objects, styles

@@ -20,12 +20,13 @@ from hfi.diffusion.model import Model, study_model
 from hfi.diffusion.prompts import load_vocabulary, members
 from hfi.diffusion.text import encode_prompts
 from hfi.erasure.delta import Delta, applied, load_delta, save_delta
-from hfi.erasure.erase import METHODS, Part, benign_material, conditions_of_all, material
+from hfi.erasure.erase import METHODS, Part, benign_material, check_erasable, conditions_of_all, material
 from hfi.errors import HFIError
 from hfi.evaluation import prompt_sets
 from hfi.evaluation.attack_table import check_fits, delta_file
 from hfi.evaluation.concept_rate import check_judge, is_concept, neither_rate, rate
 from hfi.evaluation.drawing import Verdict, drawings, judged
+from hfi.evaluation.others import erased_elsewhere, what_stays
 from hfi.evaluation.retention import is_right, retention
 from hfi.generation.generate import Generated
 from hfi.perception.judges import load_judge
@@ -40,7 +41,8 @@ WAYS = ("full", "lora", "then")
 class Meter:
     """Draws the same prompts and seeds at every point and says what the judge saw of them."""
 
-    def __init__(self, model: Model, study: Workspace, taken: set[str]):
+    def __init__(self, model: Model, study: Workspace, taken: set[str], then: Sequence[Workspace] = ()):
+        """`then`: studies whose concepts are erased later; they and those of the same run are not among what must stay."""
         concept, count = study.config.concept, study.config.persist.prompts
         self.model, self.study, self.seed = model, study, derive(study.config.seed, "persistence", study.config.persist.seed)
         self.config: Evaluate = study.config.evaluate
@@ -49,7 +51,8 @@ class Meter:
         self.judge = load_judge(self.config.judge, vocabulary, str(model.device))
         check_judge(self.judge, concept, vocabulary)
         self.asked = prompt_sets.explicit(concept, vocabulary, count, self.seed, taken)
-        self.others = prompt_sets.other(concept, vocabulary, count, self.seed, taken)
+        objects, styles = what_stays(concept, vocabulary, *erased_elsewhere(study, then))
+        self.others = prompt_sets.other(concept, vocabulary, count, self.seed, taken, names=objects, styles=styles)
         self.before: list[Verdict] = self.look()
 
     def look(self) -> list[Verdict]:
@@ -61,7 +64,7 @@ class Meter:
     def point(self, label: str, seen: list[Verdict]) -> dict:
         """{"label", "concept_rate", "neither", "retention"}, with intervals."""
         concept, resamples, count = self.study.config.concept, self.config.bootstrap, len(self.asked)
-        named = [f"{probe.text}#{probe.copy}" for probe in [*self.asked, *self.others]]
+        named = [probe.text for probe in [*self.asked, *self.others]]
         kept = [zip(side[count:], self.others, strict=True) for side in (self.before, seen)]
         right = [[is_right(one, probe, "object") for one, probe in pairs] for pairs in kept]
         hits = [is_concept(one, concept, self.names) for one in seen[:count]]
@@ -92,9 +95,12 @@ def persist(study: Workspace, ways: Sequence[str] = ("full",), delta: Path | Non
     benign = [one for one in images.images if one.purpose == "benign" and one.id not in flagged and one.prompt]
     if not benign and set(ways) - {"then"}:
         raise HFIError("has no benign pictures to train on", file=study.root, field="generate.benign_share", remedy="set it above 0")
-    meter = Meter(model, study, {one.prompt.lower() for one in images.images})
+    taken = {one.prompt.lower() for one in images.images}
+    meters = {later: Meter(model, study, taken, [Workspace.open(other) for other in then if other.is_dir()] if later else ())
+              for later in dict.fromkeys(way == "then" for way in ways)}  # fmt: skip
     curves = []
     for way in ways:
+        meter = meters[way == "then"]
         depends = {
             "way": [way, [_named(other) for other in then] if way == "then" else config.persist.model_dump(mode="json")],
             "prompts": config.persist.prompts,
@@ -107,9 +113,11 @@ def persist(study: Workspace, ways: Sequence[str] = ("full",), delta: Path | Non
             "pictures": [(study.manifest(name) or {}).get("digest") for name in ("generate", "reward")],
             "seed": [config.seed, config.persist.seed],
         }
+        if config.erase.also or way == "then":
+            depends["others"] = [probe.text for probe in meter.others]
         folder = study.path("persistence", digest(depends)[:16])
         with applied(model, change), bar() as progress:
-            measured = lambda number, label, folder=folder: _measured(folder, number, label, meter)  # noqa: E731
+            measured = lambda number, label, folder=folder, meter=meter: _measured(folder, number, label, meter)  # noqa: E731
             points = [measured(0, "erased")]
             if way == "then":
                 points += _erase_others(model, then, study, folder, measured, progress)
@@ -173,6 +181,7 @@ def check_other(path: Path) -> None:
     if other.config.erase.method not in METHODS:
         file = path / "erase" / "delta.safetensors"
         raise HFIError("is hardened in rounds, which starts from the original", file=path, field="--then", remedy=f"give --then {file}")
+    check_erasable(Generated.load(other), RewardResult.load(other), other, other.config.erase)
 
 
 def _named(path: Path) -> list[str]:

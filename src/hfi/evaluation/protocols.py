@@ -108,6 +108,8 @@ def _over_targets(values: Mapping[str, float | None], seed: int, name: str, resa
     targets = {"value": found["value"], "low": found["low"], "high": found["high"], "targets": len(known)}
     if len(known) < 2:
         return {**targets, "low": None, "high": None, "interval": "none: fewer than two targets"}
+    if len(set(known.values())) == 1:  # the unerased model's other domain is one grid for all of them
+        return {**targets, "low": None, "high": None, "interval": "none: every target has the same value"}
     return {**targets, "interval": "bootstrap over targets"}
 
 
@@ -194,7 +196,7 @@ def multilingual(
 
     def share(shown: Sequence[Shown], language: str, side: str) -> dict:
         hits = [is_concept(one.verdict, concept, names) for one in shown]
-        return rate(hits, [f"{one.probe.text}#{one.probe.copy}" for one in shown], seed, f"multilingual {language} {side}", resamples)
+        return rate(hits, [one.probe.text for one in shown], seed, f"multilingual {language} {side}", resamples)
 
     return {
         language: {
@@ -231,7 +233,7 @@ def selective_alignment(before: Sequence[Shown], after: Sequence[Shown], rest: D
     Args:
         before, after: the same prompts and seeds in one order; rest: "style" for a harm, "object" for an erased style.
     """
-    prompts = [f"{one.probe.text}#{one.probe.copy}" for one in after]
+    prompts = [one.probe.text for one in after]
     sides = (("before", before), ("after", after))
     shares = {side: rate([one.right(rest) for one in shown], prompts, seed, f"alignment {side}", resamples) for side, shown in sides}
     return {**shares, "kept": _kept(before, after, rest, prompts, seed, "alignment", resamples)}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hfi.errors import HFIError
 from hfi.feedback import database
+from hfi.feedback.label import needed
 from hfi.feedback.store import Store
 from hfi.workspace import Workspace, read_json
 
@@ -33,11 +34,11 @@ class Advice:
 def advise(study: Workspace) -> Advice:
     """Advice for a study as it stands; never fails for a missing or damaged reward stage."""
     if not database.is_there(database.place(study)):
-        return from_counts({}, 0, study.config.label.minimum)
+        return from_counts({}, 0, needed(study))
     with Store.of(study) as store:
         kinds = ("machine",) if study.config.label.source == "machines" else PEOPLE
         votes, judged = store.label_counts(kinds=kinds), store.counts(kinds)["judged"]
-    shown = from_counts(votes, judged, study.config.label.minimum)
+    shown = from_counts(votes, judged, needed(study))
     if shown.help is not None:
         return shown
     curve, found = _read(study.path("reward", "learning_curve.json")), _read(study.path("reward", "calibration.json"))

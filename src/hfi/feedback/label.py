@@ -139,6 +139,12 @@ def label(images: Generated, study: Workspace) -> Judgements:
     return Judgements.load(study)
 
 
+def needed(study: Workspace) -> int:
+    """How many pictures must be judged before a reward is learned: `label.minimum`, or all where there are fewer."""
+    file, least = study.path("generate", "images.jsonl"), study.config.label.minimum
+    return min(least, len(file.read_text(encoding="utf-8").splitlines())) if file.exists() else least
+
+
 def status(study: Workspace) -> dict:
     """Where labelling stands: {"images", "judged", "judgements", "annotators": {kind: n}, "agreement", "needed", "simulated"}."""
     if not database.is_there(database.place(study)):
@@ -148,7 +154,7 @@ def status(study: Workspace) -> dict:
             "judgements": 0,
             "annotators": {},
             "agreement": None,
-            "needed": study.config.label.minimum,
+            "needed": needed(study),
             "simulated": False,
         }
     with Store.of(study) as store:
@@ -157,7 +163,7 @@ def status(study: Workspace) -> dict:
     return {
         **counts,
         "agreement": krippendorff_alpha(table),
-        "needed": max(0, study.config.label.minimum - counts["judged"]),
+        "needed": max(0, needed(study) - counts["judged"]),
         "simulated": counts["annotators"].get("simulated", 0) > 0,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from hfi.errors import HFIError
 from hfi.feedback.simulated import (
     Annotator,
     Seen,
@@ -39,6 +40,13 @@ def play(store: Store, images: Generated, study: Workspace) -> list[Annotator]:
     from hfi.diffusion.prompts import load_vocabulary, members
 
     config, concept = study.config.label, study.config.concept
+    if config.simulated_judge == study.config.evaluate.judge:
+        raise HFIError(
+            f"{config.simulated_judge} scores, so it must not play annotators: what it flagged would be what it counts",
+            file=study.root,
+            field="label.simulated_judge",
+            remedy="name another judge than evaluate.judge",
+        )
     vocabulary = load_vocabulary(concept.vocabulary)
     names = members(concept, vocabulary)
     people = annotators(config, vocabulary.styles, study.config.seed, digest([concept.kind, names]))

@@ -17,6 +17,7 @@ from torch import Tensor
 from hfi.diffusion.identity import model_hash
 from hfi.diffusion.model import pick_device, quiet_loading
 from hfi.errors import HFIError
+from hfi.perception.names import ENCODERS
 from hfi.perception.pictures import open_picture
 from hfi.progress import bar
 from hfi.workspace import digest, file_hash, read_tensors, write_tensors
@@ -138,7 +139,7 @@ def load_encoder(source: str | Path, device: str = "cpu") -> Encoder:
             "unknown CLIP",
             file=source,
             field="encoder",
-            remedy="use 'emoji', a transformers CLIP folder or a hub id like openai/clip-vit-base-patch32",
+            remedy=ENCODERS,
         )
     try:
         with warnings.catch_warnings(), quiet_loading():

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from hfi.errors import HFIError
+from hfi.perception.names import DETECTORS
 from hfi.perception.pictures import open_picture
 from hfi.workspace import file_hash, read_json, read_tensors
 
@@ -84,7 +85,7 @@ def load_detector(spec: str, words: Sequence[str], others: Sequence[str], device
     raise HFIError(
         f"unknown detector {spec!r}",
         field="label.machines",
-        remedy="use clip:emoji, clip:FOLDER, classifier:FOLDER, classifier:FOLDER#LABEL, classifier:FILE.onnx#LABEL, q16:FILE or nudenet",
+        remedy=DETECTORS,
     )
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hfi.diffusion.prompts import Vocabulary
 from hfi.errors import HFIError
+from hfi.perception.names import JUDGES
 
 NEITHER = "neither"
 EMOJI_JUDGES = ("scorer", "annotator")
@@ -63,7 +64,7 @@ def load_judge(spec: str, vocabulary: Vocabulary, device: str = "cpu") -> Judge:
         return _clip_judge(name, vocabulary, device)
     if family == "look" and name:
         return _look_judge(name, device)
-    raise HFIError(f"unknown judge {spec!r}", field="judge", remedy="use emoji:scorer, emoji:annotator, clip:FOLDER or look:FOLDER")
+    raise HFIError(f"unknown judge {spec!r}", field="judge", remedy=JUDGES)
 
 
 def _emoji_judge(name: str, vocabulary: Vocabulary, device: str) -> Judge:

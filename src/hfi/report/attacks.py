@@ -63,6 +63,14 @@ def _chart(found: dict) -> Markup:
     return rate_chart(rows)
 
 
+def excess_words(row: dict) -> str:
+    """A row's excess over the control, with its interval where the file has one; "" where there was no control."""
+    if row["excess_over_control"] is None:
+        return ""
+    interval = row.get("excess_interval")
+    return f"{row['excess_over_control']:+.2f}" + (" ({:+.2f} to {:+.2f})".format(*interval) if interval else "")
+
+
 def _row(row: dict, study: Workspace) -> dict:
     """One line of the table, and pictures that the erased model drew."""
     words = lambda rate: percent(rate.value) + (f" ({interval(rate)})" if interval(rate) else "") if rate else "–"  # noqa: E731
@@ -73,7 +81,7 @@ def _row(row: dict, study: Workspace) -> dict:
         "original": words(_side(row, "original")),
         "erased": words(_side(row, "erased")),
         "control": words(_side(row, "control")),
-        "excess": "–" if row["excess_over_control"] is None else f"{row['excess_over_control']:+.2f}",
+        "excess": excess_words(row) or "–",
         "prompts": words(_rate(erased["per_prompt"])),
         "queries": ", ".join(f"{count} {name}" for name, count in erased["queries"].items()) or "none",
         "seconds": f"{erased['seconds']:.1f}",

@@ -10,6 +10,7 @@ import pytest
 
 import tiny
 from hfi.compare import compare as room
+from hfi.compare.level import level_of
 from hfi.compare.page import pareto
 from hfi.compare.tests import paired_tests
 from hfi.config import parse_config
@@ -174,3 +175,34 @@ def test_a_row_says_when_flagged_prompts_were_told_as_well():
     row = {"method": "uce", "given_as": "tokens", "settings": {"flagged_prompts": 0.5}}
     assert name_of(row) == "uce, tokens, prompts"
     assert name_of({**row, "settings": {"flagged_prompts": 0.0}}) == name_of({**row, "settings": {}}) == "uce, tokens"
+
+
+def test_erasures_are_compared_where_each_keeps_as_much(study, tiny_model, monkeypatch):
+    page = room.compare(tiny_model, study, ["uce"], ["words", "tokens"], quick=4, strengths=[0.5, 1, 2])
+    result = json.loads(study.path("compare", "compare.json").read_text())
+    assert [row["told_by"] for row in result["at_level"]] == ["words", "tokens"] and result["level_tests"][0]["method"] == "uce"
+    for row in result["at_level"]:
+        assert 0 <= row["rate"]["low"] <= row["rate"]["value"] <= row["rate"]["high"] <= 1 and 0 < row["strength"] <= 2
+    assert "Where each keeps 0.95 of the rest" in page.read_text()
+    kept = json.loads(study.path("compare", "uce-words", "strengths.json").read_text())["at"]
+    assert set(kept) == {"0.5", "2"} and not study.path("compare", "uce-words", "partial.json").exists()
+
+    monkeypatch.setattr(room, "_do_cell", None)  # nothing is erased or drawn again, but for what is new
+    calls, real = [], room.draw_and_judge
+    monkeypatch.setattr(room, "draw_and_judge", lambda *arguments: calls.append(arguments[6]) or real(*arguments))
+    room.compare(tiny_model, study, ["uce"], ["words", "tokens"], quick=4, strengths=[0.5, 1, 1.5, 2])
+    assert {name for name in calls if name.startswith("strength")} == {"strength-1.5"}
+    room.compare(tiny_model, study, ["uce"], ["words", "tokens"], quick=4)
+    assert not json.loads(study.path("compare", "compare.json").read_text())["at_level"]
+
+
+def test_the_place_of_equal_retention_by_hand():
+    """Objects fall from 10 to 9 of ten at strength 1 and 8 at 2: 0.95 lies halfway to 1. Styles, of which all stay, do not matter."""
+    ask = lambda hits: [[f"p{i}", hit] for i, hit in enumerate(hits)]  # noqa: E731
+    look = lambda named, right: {"explicit": ask(named), "other": ask([1] * right + [0] * (10 - right)), "styles": ask([1] * 5)}  # noqa: E731
+    before, at = look([1, 1, 1, 1], 10), {"1": look([1, 1, 0, 0], 9), "2": look([0, 0, 0, 0], 8)}
+    found = level_of(before, at)
+    assert found["strength"] == 0.5 and found["retention"] == 0.95 and found["reached"]
+    assert found["values"] == pytest.approx([1.0, 1.0, 0.5, 0.5]) and found["prompts"] == ["p0", "p1", "p2", "p3"]
+    gentle = level_of(before, {"1": look([1, 0, 0, 0], 10)})
+    assert gentle["strength"] == 1 and not gentle["reached"] and sum(gentle["values"]) == 1

@@ -42,7 +42,7 @@ def make(tiny_root, tiny_model, tmp_path):
 
 
 def test_hardened_sdd_is_judged_by_a_judge_of_its_own(make, tiny_model, tiny_root, capsys):
-    hard = {"rounds": 1, "steps": 1, "attack_steps": 1, "pictures": 2, "vectors": [1], "reinversions": 1, "embeddings": 1}
+    hard = {"rounds": 1, "steps": 1, "attack_steps": 1, "pictures": 2, "vectors": [3], "reinversions": 1, "embeddings": 1}
     study, *parts = make(method="hardened", hardened={**hard, "judge": f"clip:{tiny_root / 'clip2'}"})
     delta = erase(tiny_model, *parts, study, round_score(tiny_model, study)).delta
     assert len(delta.manifest["rounds"]) == 2 and all(0 <= one["erasure"] <= 1 for one in delta.manifest["rounds"])
@@ -117,7 +117,7 @@ def test_what_cannot_work_is_refused_before_anything_is_cleared(make, tiny_model
         (Erase(method="hardened"), everything, "benign pictures"),
         (Erase(method="sld", save_pipeline=True), reward, "while sampling"),
         (Erase(method="hardened", trainable="lora"), reward, "round to round"),
-        (Erase(method="hardened", hardened={"vectors": [3, study.config.invert.vectors]}), reward, "as many vectors"),
+        (Erase(method="hardened", hardened={"vectors": [3, study.config.invert.vectors]}), reward, "vectors as well"),
         (Erase(method="hardened", hardened={"judge": study.config.evaluate.judge}), reward, "must not choose"),
     ]:
         with pytest.raises(HFIError, match=what):

@@ -8,6 +8,7 @@ import pytest
 
 from hfi.config import StudyConfig
 from hfi.evaluation.attack_table import table, too_weak
+from hfi.report.attacks import excess_words
 
 
 def cell(side: str, hits: list[bool], seed: int = 0, method: str = "p4d", tries: list[tuple[int, bool]] = ()) -> dict:
@@ -47,6 +48,17 @@ def test_the_excess_over_the_control_is_the_difference_of_rates():
     cells = [cell("original", [True] * 4), cell("erased", [True] * 3 + [False]), cell("control", [True, False, False, False])]
     (row,) = table(cells, STUDY)
     assert row["excess_over_control"] == pytest.approx(0.5)
+    low, high = row["excess_interval"]  # over targets, both sides' pictures of one together: two of four targets differ, none the other way
+    assert 0 <= low < 0.5 < high <= 1
+    assert excess_words(row).startswith("+0.50 (+0.")
+
+
+def test_an_excess_without_any_difference_still_has_a_width():
+    cells = [cell(side, [False] * 12) for side in ("original", "erased", "control")]
+    (row,) = table(cells, STUDY)
+    low, high = row["excess_interval"]
+    assert row["excess_over_control"] == 0 and low < -0.1 and high > 0.1
+    assert excess_words({"excess_over_control": 0.25}) == "+0.25"  # a file of before there was an interval
 
 
 def test_attacks_without_prompts_of_their_own_have_no_success_of_prompts():

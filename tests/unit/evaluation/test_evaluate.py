@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,7 @@ class Chosen:
 class Reward:
     scores: dict
     selected: list
+    flagged: tuple
     kept_words: tuple = ()
 
 
@@ -56,7 +57,7 @@ class Study:
         self.model, self.study = model, Workspace.create(root, config)
         self.images = generate(model, self.study)
         names = [image.id for image in self.images.images]
-        self.reward = Reward({name: 1 - i / len(names) for i, name in enumerate(names)}, [Chosen(name) for name in names[:4]])
+        self.reward = Reward({name: 1 - i / len(names) for i, name in enumerate(names)}, [Chosen(name) for name in names[:4]], tuple(names))
         for stage in ("label", "reward", "invert", "erase"):
             with self.study.stage(stage) as run:
                 run.path("made-up.txt").write_text(f"{changed}")
@@ -318,6 +319,8 @@ def test_attack_pictures_are_the_highest_outside_the_top_k(make):
     made = make()
     chosen = comeback.attack_pictures(made.images, made.reward)
     assert [image.id for image in chosen] == [image.id for image in made.images.images[4:8]]
+    fewer = replace(made.reward, flagged=tuple(image.id for image in made.images.images[:6]))
+    assert [image.id for image in comeback.attack_pictures(made.images, fewer)] == [image.id for image in made.images.images[4:6]]
 
 
 def test_a_damaged_batch_file_is_named(make, monkeypatch):

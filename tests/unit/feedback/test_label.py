@@ -32,6 +32,7 @@ def copy(drawn: Workspace, to, **settings) -> Workspace:
     shutil.copytree(drawn.root, to)
     raw = drawn.config.model_dump(mode="json")
     raw["label"] |= settings
+    raw["evaluate"]["judge"] = "emoji:scorer"  # the one there is plays annotators here
     study = Workspace(to, parse_config(raw, "tiny"))
     study.save_config()
     return study
@@ -48,6 +49,13 @@ def test_the_study_waits_for_people_and_says_how_many(drawn, tmp_path):
     with pytest.raises(NeedsPeople, match=r"1 of 24 pictures are judged \(1 judgements\), 8 are needed") as caught:
         label(Generated.load(study), study)
     assert "\n" not in str(caught.value) and not study.path("label").exists()
+
+
+def test_the_judge_that_scores_plays_no_annotator(drawn, tmp_path):
+    study = copy(drawn, tmp_path / "s", source="simulated", simulated_judge="emoji:scorer")
+    with pytest.raises(HFIError, match="must not play annotators") as caught:
+        label(Generated.load(study), study)
+    assert caught.value.field == "label.simulated_judge" and not study.path("label", "judgements.jsonl").exists()
 
 
 def test_simulated_judgements_do_not_stand_in_for_people(drawn, tmp_path):

@@ -304,7 +304,8 @@ def test_the_page_with_fake_cells_has_their_figures_under_the_tables_number(opti
     page, figures = (tmp_path / "proof.md").read_text(), json.loads((tmp_path / "proof.json").read_text())["tables"]["1"]
     assert f"3 of {len(cells)} cells are made" in page and "-0.80 (" in page and "simulated" in page.split("## Table 1")[1].splitlines()[0]
     assert figures["primary test"][0]["HFI minus one word"]["value"] == -0.8 and figures["made"] == 3
-    assert "Where it does not: not tested: negative_prompt" in page
+    gentle = "in uce the word's erasure never fell to 0.95 in 1 of 1 concepts, so the two do not stand at equal retention"
+    assert f"Where it does not: {gentle}; not tested: negative_prompt" in page
 
 
 def test_judgements_are_cut_or_blinded_as_told():

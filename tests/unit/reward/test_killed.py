@@ -68,6 +68,7 @@ def drawn(tiny_root, tmp_path_factory) -> Workspace:
         "members": ["knife", "sword", "needle", "apple", "pear", "house"],
     }
     raw["label"] = {"source": "simulated", "simulated_judge": raw["evaluate"]["judge"], "annotators": 1, "overlap": 1, "error_rate": 0.5}
+    raw["evaluate"]["judge"] = "emoji:scorer"  # the one there is plays the annotator
     study = Workspace.create(tmp_path_factory.mktemp("drawn") / "study", parse_config(raw, "tiny"))
     generate(load_model(study.config.model, "cpu", "float32"), study)
     return study
