@@ -16,9 +16,10 @@ HEAD = """# Proof
 
 <!-- Written by `python -m proof` from docs/proof/cells; do not edit. -->
 
-Each claim is a table, made of cells that anyone can make again: `make proof` makes the declared subset (`python -m proof --list` marks its
-cells; from nothing 126 minutes on two cores of an AMD EPYC, Zen 4, on 2026-11-30; a slower machine may take twice as long), `make proof
-FULL=1` all of it, on a GPU or over several runs; both continue where they were stopped, cell by cell. A checkout has the committed cells:
+Each claim is a table, made of cells that anyone can make again: `make proof` makes the declared subset (`.venv/bin/python -m proof --list`
+marks its cells; 145 minutes from nothing by estimate, on two cores of an AMD EPYC, Zen 4, where it took 126 with three cells more and three
+rounds of hardening instead of up to eight, on 2026-11-30; a slower machine may take twice as long), `make proof FULL=1` all of it, over
+several runs or on a GPU, which has not been tried; both continue where they were stopped, cell by cell. A checkout has the committed cells:
 `make proof AGAIN=1` makes them anew. [The proof, made again](proof/again.md) is that of a second machine, figure beside figure: **read it
 with table 4, whose attacks come out otherwise there**. The same figures, under the tables' numbers, are in [proof.json](proof.json). The
 recipes changed on 2026-11-28; [here](proof/2026-11-23.md) is the whole subset as it stood under those before.
@@ -126,7 +127,8 @@ def missing_words(number: int, cells: Sequence[Cell], made: Mapping[str, dict]) 
     subset = sum(cell.subset for cell in left)
     names = ", ".join(cell.name for cell in left[:6]) + (f" and {len(left) - 6} more" if len(left) > 6 else "")
     first = "Not yet made: no cell is there" if not made else f"{len(made)} of {len(cells)} cells are made"
-    how = f"`python -m proof --table {number}` makes those of the subset ({subset}), `python -m proof --table {number} --full` all"
+    own = f"`.venv/bin/python -m proof --table {number}` makes the {subset} of the subset, " if subset else "The subset is complete; "
+    how = f"{own}`.venv/bin/python -m proof --table {number} --full` makes all"
     return f"{first}. Missing: {names}. {how}."
 
 

@@ -104,6 +104,15 @@ def test_a_study_file_that_cannot_be_read(quick, tmp_path, text, words, command)
         assert word in done.error
 
 
+def test_files_of_a_study_are_found_from_anywhere(quick, recipe, tmp_path, monkeypatch):
+    (tmp_path / "mine.txt").write_text("a knife on a table\n")
+    assert quick("init", "s", "--from", recipe, "--set", "concept.prompts=mine.txt").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = quick("run", "../s", "--dry-run")
+    assert done.code == 0, done.error
+
+
 def test_a_recipe_never_overwrites_a_study_with_other_settings(quick, recipe, tmp_path):
     assert quick("init", "s", "--from", recipe, "--set", "erase.steps=9").code == 0
     done = quick("run", recipe, "--study", "s")

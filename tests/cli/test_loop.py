@@ -142,6 +142,20 @@ def test_two_studies_are_erased_together(copy_of, quick):
     assert "Also erased in this run" in (first / "report.html").read_text()
 
 
+def test_erasers_are_compared_at_equal_retention_and_with_other_draws(copy_of, hfi):
+    study = copy_of()
+    before = (study / "study.yaml").read_bytes()
+    told = ["--methods", "uce", "--with", "tokens", "--quick", "2"]
+    for more in (["--strengths", "0.5,1"], ["--seed", "7"]):
+        done = hfi("compare", study, *told, *more)
+        assert done.code == 0, done.err
+        result = json.loads((study / "compare" / "compare.json").read_text())
+        assert len(result["at_level"]) == (more[0] == "--strengths") and result["cells"][0]["rates"]["explicit"]["after"]["n"] == 2
+    assert (study / "study.yaml").read_bytes() == before
+    assert "--strengths: is 3" in hfi("compare", study, *told, "--strengths", "3").err
+    assert "at strength 0.5, 1" in hfi("compare", study, *told, "--strengths", "0.5", "--dry-run").out
+
+
 @pytest.mark.parametrize("arguments", [["run", "STUDY"], ["invert", "STUDY", "--set", "invert.steps=9"], ["run", "RECIPE"],
                                        ["init", "other", "--from", "RECIPE"],
                                        ["label", "STUDY", "--simulated", "--set", "label.simulated_judge=clip:emoji"]], ids=" ".join)

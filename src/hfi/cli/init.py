@@ -77,6 +77,10 @@ def init(study: Study,
         what = ", ".join(f"{name}={value}" for name, value in instead.items())
         print(f"{what}: what is embedded knows emoji alone; --set chooses others", file=sys.stderr)
     check_settings(config)
+    named = {f"concept.{name}": getattr(config.concept, name) for name in ("vocabulary", "prompts")}
+    files = {name: value for name, value in named.items() if value and Path(value).is_file()}
+    if files:  # wherever the study's commands are called from
+        config = with_overrides(config, {name: str(Path(value).resolve()) for name, value in files.items()})
     if dry_run:
         print(f"would write {study / 'study.yaml'}:\n{dump_config(config)}", end="")
         return

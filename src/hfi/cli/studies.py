@@ -137,14 +137,16 @@ def do_stage(root: Path, stage: str, changes: dict[str, object], dry_run: bool) 
 @contextmanager
 def kept_settings(study: Workspace, *stages: str) -> Iterator[None]:
     """Give study.yaml back as it was where an error shows that the settings in memory cannot even begin one of these stages."""
+    content = lambda file: file.read_bytes() if file.exists() else None  # noqa: E731
+    begun = lambda: [content(study.path(stage, name)) for stage in stages for name in ("partial.json", "manifest.json")]  # noqa: E731
     file = study.root / "study.yaml"
-    before, begun = file.read_bytes() if file.exists() else None, [study.path(stage, "partial.json").exists() for stage in stages]
+    before, there = content(file), begun()
     try:
         yield
     except NeedsPeople:
         raise
     except HFIError:
-        if before is not None and begun == [study.path(stage, "partial.json").exists() for stage in stages]:
+        if before is not None and begun() == there:
             write_bytes(file, before)
         raise
 

@@ -257,7 +257,7 @@ def test_a_re_inversion_too_weak_to_speak_meets_no_bar_and_models_of_two_studies
     again = "weapon-{}-re-inversion-4-vectors-0"
     found = {again.format("hardened"): attacked(original=0.2, erased=0.0, control=0.0)}
     figures = table4_attacks.figures(found)
-    assert figures["shows"] is None and "re-inversion, 4 vectors brings too little from the original model to speak" in figures["where_not"]
+    assert figures["shows"] is None and "re-inversion, 4 vectors brings too little of weapon from the original model to speak" in figures["where_not"]
     found = {again.format(eraser): attacked(original=original, erased=0.5, control=0.0) for eraser, original in (
         ("sdd", 0.2), ("hardened", 0.2), ("esd", 1.0))}
     (chart,) = table4_attacks.charts(table4_attacks.figures(found)["parts"]).values()
@@ -291,7 +291,7 @@ def test_the_page_without_cells_says_what_is_missing_and_how_to_make_it(options,
     write.write(options, tmp_path / "cells", tmp_path / "proof.md", tmp_path / "proof.json")
     page, figures = (tmp_path / "proof.md").read_text().split("## The same of")[0], json.loads((tmp_path / "proof.json").read_text())
     assert page.count("Not yet made: no cell is there") == len(write.TABLES) == len(figures["tables"]) and "| " not in page
-    assert "`python -m proof --table 1`" in page and "The look model is not there" in page and "'no control'" in page
+    assert "`.venv/bin/python -m proof --table 1`" in page and "The look model is not there" in page and "'no control'" in page
     assert all(one["made"] == 0 and one["shows"] is None for one in figures["tables"].values())
 
 
