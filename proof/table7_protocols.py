@@ -32,10 +32,11 @@ NOTES = (
 WHY = (
     "Some of these bars the unerased model misses: compare with its rows. The edit of the last word's state alone reads every style as the "
     "erased one, and takes a quarter of the other styles with it (0.66, unerased 0.86); over all states it does not (docs/erasers.md), and "
-    "leaves more of some (fluent-flat in 0.60 of its pictures, fxemoji in 0.25, emojione in 0.20; SDD fxemoji in 0.20), where benign "
-    "prompts count ten times as much. The rest of a prompt that names a weapon is its style: asked for a style alone this model draws it "
-    "in a third of pictures only, for its captions name a thing with every style. The recipe leads such prompts to just that "
-    "(`erase.keep_rest`), and what is left of the style is level with the style asked for alone."
+    "leaves more of some (fluent-flat in 0.60 of its pictures, fxemoji in 0.25, emojione in 0.20), where benign prompts count ten times as "
+    "much. SDD leaves fluent-flat in 0.55 and fxemoji in 0.20, the other styles in 0.10 at most; why fluent-flat stays under both was not "
+    "looked into. The rest of a prompt that names a weapon is its style: asked for a style alone this model draws it in a third of "
+    "pictures only, for its captions name a thing with every style. The recipe leads such prompts to just that (`erase.keep_rest`), and "
+    "what is left of the style is level with the style asked for alone."
 )
 OBJECTS = (
     "dog face",
