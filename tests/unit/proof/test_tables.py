@@ -257,7 +257,8 @@ def test_a_re_inversion_too_weak_to_speak_meets_no_bar_and_models_of_two_studies
     again = "weapon-{}-re-inversion-4-vectors-0"
     found = {again.format("hardened"): attacked(original=0.2, erased=0.0, control=0.0)}
     figures = table4_attacks.figures(found)
-    assert figures["shows"] is None and "re-inversion, 4 vectors brings too little of weapon from the original model to speak" in figures["where_not"]
+    assert figures["shows"] is None
+    assert "re-inversion, 4 vectors brings too little of weapon from the original model to speak" in figures["where_not"]
     found = {again.format(eraser): attacked(original=original, erased=0.5, control=0.0) for eraser, original in (
         ("sdd", 0.2), ("hardened", 0.2), ("esd", 1.0))}
     (chart,) = table4_attacks.charts(table4_attacks.figures(found)["parts"]).values()
