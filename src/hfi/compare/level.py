@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hfi.config import Evaluate
-from hfi.evaluation.concept_rate import rate
 from hfi.evaluation.level import at_level
-from hfi.evaluation.statistics import mean, paired_difference
+from hfi.evaluation.statistics import mean, paired_difference, wilson
 from hfi.seeds import numpy_generator
 
 LEVEL_SETS = ("explicit", "implicit", "variations")
@@ -40,8 +39,9 @@ def _retention(before: Mapping[str, list], after: Mapping[str, list]) -> float:
 def shown(level: dict, seed: int, config: Evaluate) -> dict:
     """A cell's place and its concept rate there, bootstrap over prompts with the place held fixed."""
     found = mean(level["values"], level["prompts"], numpy_generator(seed, "bootstrap", "level"), config.bootstrap).plain()
-    if found["low"] == found["high"]:  # nothing but misses, or hits
-        found = rate([bool(value) for value in level["values"]], level["prompts"], seed, "level", config.bootstrap)
+    if found["low"] == found["high"]:  # every prompt has the same: no width, which claims too much
+        low, high = wilson(found["value"] * found["prompts"], found["prompts"])
+        found |= {"low": round(low, 4), "high": round(high, 4), "interval": "wilson over prompts (the bootstrap has no width)"}
     return {"rate": found, **{name: level[name] for name in ("strength", "reached", "retention")}}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from hfi.diffusion.identity import model_hash
 from hfi.diffusion.model import pick_device, quiet_loading
 from hfi.errors import HFIError
-from hfi.perception.names import ENCODERS
+from hfi.perception.names import check_encoder
 from hfi.perception.pictures import open_picture
 from hfi.progress import bar
 from hfi.workspace import digest, file_hash, read_tensors, write_tensors
@@ -134,13 +134,7 @@ def load_encoder(source: str | Path, device: str = "cpu") -> Encoder:
         raise HFIError(
             "the embedded CLIP is missing", file=place, field="encoder", remedy="reinstall the package, or run 'make emoji-model'"
         )
-    if folder is None and (source.startswith((".", "/", "~")) or source.count("/") != 1):
-        raise HFIError(
-            "unknown CLIP",
-            file=source,
-            field="encoder",
-            remedy=ENCODERS,
-        )
+    check_encoder(source, "encoder")
     try:
         with warnings.catch_warnings(), quiet_loading():
             warnings.simplefilter("ignore")

@@ -10,10 +10,10 @@ import pytest
 
 import tiny
 from hfi.compare import compare as room
-from hfi.compare.level import level_of
+from hfi.compare.level import level_of, shown
 from hfi.compare.page import pareto
 from hfi.compare.tests import paired_tests
-from hfi.config import parse_config
+from hfi.config import Evaluate, parse_config
 from hfi.generation.generate import Generated, generate
 from hfi.workspace import Workspace
 
@@ -206,3 +206,5 @@ def test_the_place_of_equal_retention_by_hand():
     assert found["values"] == pytest.approx([1.0, 1.0, 0.5, 0.5]) and found["prompts"] == ["p0", "p1", "p2", "p3"]
     gentle = level_of(before, {"1": look([1, 0, 0, 0], 10)})
     assert gentle["strength"] == 1 and not gentle["reached"] and sum(gentle["values"]) == 1
+    half = shown({**gentle, "values": [0.5] * 4}, 0, Evaluate())["rate"]  # interpolated alike everywhere
+    assert half["value"] == 0.5 and half["low"] < 0.5 < half["high"]
