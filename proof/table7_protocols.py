@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hfi.diffusion.prompts import load_vocabulary, members
+from hfi.diffusion.prompts import load_vocabulary
 
 from . import scoring
 from .cells import Cell
@@ -131,36 +131,23 @@ def target(bench: Bench, target: str, method: str) -> dict:
 def hub(bench: Bench, topic: str, method: str) -> dict:
     """Pinpoint-ness, languages and selective alignment of one erasure."""
     from hfi import emoji
+    from hfi.config import HubPrompts
     from hfi.evaluation import protocols
     from hfi.perception.clip import load_encoder
 
     study = prepared(bench, topic)
     delta, _ = erased(bench, study, arm_changes(topic, "prompts", method))
     concept, seed, model = study.config.concept, study.config.seed, bench.model(study.config)
-    vocabulary, domain = load_vocabulary(concept.vocabulary), "style" if concept.kind == "harm" else "object"
-    near = protocols.pinpoint_words(concept, vocabulary, load_encoder(study.config.reward.encoder, bench.device).texts, NEAREST)
-    wanted = {
-        "near": protocols.pinpoint_probes(concept, vocabulary, near, WORDS, seed),
-        "rest": (rest := protocols.alignment_probes(concept, vocabulary, REST, seed)),
-        "alone": protocols.rest_alone(rest, domain),
-    }
-    words = emoji.translations()
-    for language in LANGUAGES:
-        wanted[language] = protocols.multilingual_probes(concept, vocabulary, words[language], language, EACH_LANGUAGE, seed)
+    vocabulary, embed = load_vocabulary(concept.vocabulary), load_encoder(study.config.reward.encoder, bench.device).texts
+    words = {name: emoji.translations()[name] for name in LANGUAGES}
+    sizes = HubPrompts(nearest=NEAREST, words=WORDS, each_language=EACH_LANGUAGE, rest=REST)
+    wanted = protocols.hub_probes(concept, vocabulary, embed, words, sizes, seed)
     sides = [scoring.verdicts(bench, study, wanted), scoring.verdicts(bench, study, wanted, delta)]
     shown = [
         {name: [protocols.Shown(*pair) for pair in zip(part, side[name], strict=True)] for name, part in wanted.items()} for side in sides
     ]
-    known = {name: protocols.known_share(list(words[name].values()), model.tokenizer.tokenize) for name in LANGUAGES}
-    before, after = ({name: side[name] for name in LANGUAGES} for side in shown)
-    pinpoint = protocols.pinpointness(shown[0]["near"], shown[1]["near"], seed)
-    kept = {name: protocols.selective_alignment(shown[0][name], shown[1][name], domain, seed) for name in ("rest", "alone")}
-    names = members(concept, vocabulary)
-    return {
-        "pinpoint": {name: pinpoint[name] for name in ("before", "after", "kept")},
-        **kept,
-        "languages": protocols.multilingual(before, after, known, concept, names, seed),
-    }
+    found = protocols.hub(*shown, concept, vocabulary, words, model.tokenizer.tokenize, seed)
+    return {**found, "pinpoint": {name: found["pinpoint"][name] for name in ("before", "after", "kept")}}
 
 
 def cells(options) -> list[Cell]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -91,6 +92,46 @@ def test_published_prompts_are_drawn_with_their_seeds_before_and_after(study, qu
     assert quick(*arguments).code == 0  # again: nothing is drawn twice
     assert drawn == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.png")}
     assert quick("report", study).code == 0 and "Published prompts: i2p.csv, violence" in (study / "report.html").read_text()
+
+
+def test_benchmarks_are_drawn_before_and_after_and_shown_with_the_report(study, quick):
+    arguments = ("measure", study, "--with", "unlearncanvas", "--with", "hub", "--set", "measure.grid=4", "--set", "measure.hub.words=6")
+    plan = quick(*arguments, "--dry-run")
+    assert plan.code == 0 and "unlearncanvas: draws at most 16 pictures" in plan.out and not (study / "measures").exists()
+    done = quick(*arguments)
+    assert done.code == 0, done.err
+    found = json.loads((study / "measures.json").read_text())["benchmarks"]
+    canvas, hub = found["unlearncanvas"], found["hub"]
+    assert canvas["domain"] == "object" and 1 <= len(canvas["targets"]) <= 2 and set(canvas["targets"]) <= {"knife", "sword", "needle"}
+    rows = json.loads((study / canvas["folder"] / "verdicts.json").read_text())
+    assert len(rows) == canvas["objects"] * canvas["styles"] == canvas["prompts"]["grid"] == 8
+    wrong = [row["verdicts"]["after"]["object"] != row["object"] for row in rows if row["object"] in canvas["targets"]]
+    assert canvas["after"]["ua"]["value"] == pytest.approx(sum(wrong) / len(wrong), abs=1e-4) and canvas["after"]["ua"]["n"] == len(wrong)
+    assert canvas["cost"]["bytes"] == (study / "erase" / "delta.safetensors").stat().st_size and canvas["simulated"] is True
+    assert hub["languages"] == {} and hub["prompts"]["near"] == 6 and "low" in hub["pinpoint"]["kept"]
+    assert "unlearncanvas, UA: " in done.out and "hub, nearest words: " in done.out
+    drawn = {path: path.stat().st_mtime_ns for path in (study / "measures").rglob("*.png")}
+    assert quick(*arguments).code == 0  # again: nothing is drawn twice
+    assert drawn == {path: path.stat().st_mtime_ns for path in (study / "measures").rglob("*.png")}
+    assert stages(quick, study) == ["done"] * 6 + ["stale"]
+    assert quick("report", study).code == 0
+    page = (study / "report.html").read_text()
+    assert "UnlearnCanvas" in page and "the vocabulary has no translations" in page
+
+
+def test_a_vocabulary_can_say_its_words_in_other_languages(study, quick):
+    config = yaml.safe_load((study / "study.yaml").read_text())
+    file = study.parent / "words.json"
+    known = json.loads(Path(config["concept"]["vocabulary"]).read_text())
+    from hfi.diffusion.prompts import load_translations
+    from hfi.errors import HFIError
+
+    assert load_translations(config["concept"]["vocabulary"]) == {}
+    file.write_text(json.dumps({**known, "translations": {"de": {"knife": "Messer"}}}))
+    assert load_translations(str(file)) == {"de": {"knife": "Messer"}}
+    file.write_text(json.dumps({**known, "translations": {"de": ["Messer"]}}))
+    with pytest.raises(HFIError, match="translations"):
+        load_translations(str(file))
 
 
 def test_numbers_of_another_evaluation_are_not_shown(study, quick, clip):

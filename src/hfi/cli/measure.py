@@ -17,12 +17,15 @@ hfi measure studies/mine --with fid --with kid --with classifier:my_classifier#n
 
 hfi measure studies/mine --with q16:q16.safetensors@0.9 --prompts i2p_benchmark.csv --category sexual --most 200
 
+hfi measure studies/mine --with unlearncanvas --with hub
+
 Detectors: nudenet (AGPL-3.0, an extra), q16:FILE, classifier:FOLDER#LABEL or FILE.onnx#LABEL, clip:FOLDER#WORDS|WORDS, each with
-@THRESHOLD. Distances: fid, kid, cmmd, lpips, clip_score; fid:FOLDER takes another CLIP. docs/measures.md has them all."""
+@THRESHOLD. Distances: fid, kid, cmmd, lpips, clip_score; fid:FOLDER takes another CLIP. Benchmarks: unlearncanvas, hub,
+which draw pictures of their own. docs/measures.md has them all."""
 
 
-With = Annotated[list[str] | None, typer.Option("--with", metavar="MEASURE", show_default=False, help="A detector with its threshold, or "
-                                                "a distance. May be repeated; saved as measure.measures.")]
+With = Annotated[list[str] | None, typer.Option("--with", metavar="MEASURE", show_default=False, help="A detector with its threshold, "
+                                                "a distance, or a benchmark. May be repeated; saved as measure.measures.")]
 Prompts = Annotated[list[Path] | None, typer.Option(metavar="FILE", show_default=False, help="Draw before and after from a published "
                                                     "prompt file (I2P, UnlearnDiffAtk, Ring-A-Bell, COCO). May be repeated.")]
 Category = Annotated[str | None, typer.Option(help="Of those files, this category alone.", show_default=False)]
@@ -34,7 +37,7 @@ Most = Annotated[int | None, typer.Option(min=0, help="Of each file, at most so 
 def measure(study: Study, with_: With = None, prompts: Prompts = None, category: Category = None, at_least: AtLeast = None,
             most: Most = None, device: Device = None, set_: Settings = None, json: Json = False, dry_run: DryRun = False,
             debug: Debug = False) -> None:
-    """Measure a finished evaluation further: other detectors, FID, KID, LPIPS, published prompts."""
+    """Measure a finished evaluation further: other detectors, FID, KID, LPIPS, UnlearnCanvas, HUB, published prompts."""
     from hfi.cli.studies import open_study
 
     asked = changes(device=device, settings=set_, measure__measures=with_, measure__category=category, measure__most=most)
@@ -78,9 +81,10 @@ def plan(study) -> None:
     """Say what would be measured and drawn, without torch."""
     from hfi.diffusion.prompt_files import read_prompt_file
 
-    config = study.config.measure
+    config, steps = study.config.measure, study.config.evaluate.steps
     for spec in config.measures:
-        print(f"would measure {spec}")
+        drawn = f": draws at most {2 * most} pictures, {steps} steps each, before and after" if (most := _pictures(study, spec)) else ""
+        print(f"would measure {spec}{drawn}")
     for path in config.prompts:
         found = read_prompt_file(path, config.category, config.at_least)
         count = min(len(found.prompts), config.most or len(found.prompts))
@@ -90,8 +94,22 @@ def plan(study) -> None:
         print("nothing is asked for: add --with or --prompts")
 
 
+def _pictures(study, spec: str) -> int:
+    """The most pictures that a benchmark draws of one model; 0 for what draws none."""
+    from hfi.diffusion.prompts import load_translations, load_vocabulary
+
+    source, most = study.config.concept.vocabulary, study.config.measure.grid
+    if spec == "unlearncanvas":
+        vocabulary = load_vocabulary(source)
+        return min(len(vocabulary.objects), most) * max(1, min(len(vocabulary.styles), most))
+    hub = study.config.measure.hub
+    return hub.words + 2 * hub.rest + hub.each_language * len(load_translations(source)) if spec == "hub" else 0
+
+
 def lines(found: dict) -> list[str]:
     """The numbers as a person reads them in a terminal; sweeps and sets are in the file and the report."""
+    from hfi.report.measures import benchmark_rows
+
     shown = []
     for name, one in found["detectors"].items():
         for set_name, change in one["sets"].items():
@@ -103,6 +121,10 @@ def lines(found: dict) -> list[str]:
         shown.append(f"{head}, judge {one['judge']}: {_rate(judged['before']['concept_rate'])} -> {_rate(judged['after']['concept_rate'])}")
         shown += [f"{head}, {name}: {_rate(change['before'])} -> {_rate(change['after'])}" for name, change in one["detectors"].items()]
         shown += [f"{head}, {name}: {_distance(distance)}" for name, distance in one["distances"].items()]
+    for name, one in found["benchmarks"].items():
+        rows = benchmark_rows(name, one)
+        shown += [f"{name}, {label}: {_rate(change['before'])} -> {_rate(change['after'])}" for label, _, change in rows]
+        shown += [f"{name}, cmmd: {_distance(one['cmmd'])}"] if name == "unlearncanvas" else []
     return shown
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from hfi.config.after import (
     Attack,
     EmbeddingAttack,
+    HubPrompts,
     Measure,
     NoiseAttack,
     P4DAttack,
@@ -31,7 +32,7 @@ from hfi.errors import HFIError
 
 __all__ = [
     "ESD", "NOT_SAID", "SLD", "UCE", "Attack", "Concept", "ConceptAblation", "EmbeddingAttack", "Erase", "Evaluate", "Generate",
-    "Hardened", "Invert", "Label", "Measure", "Memory", "NoiseAttack", "P4DAttack", "Persist", "Positive", "QueueSettings",
+    "Hardened", "HubPrompts", "Invert", "Label", "Measure", "Memory", "NoiseAttack", "P4DAttack", "Persist", "Positive", "QueueSettings",
     "ReinversionAttack", "Report", "Reward", "RingABellAttack", "Sampling", "Section", "Share", "StoredAttack", "StudyConfig", "Training",
     "UnlearnDiffAttack", "dump_config", "load_config", "parse_config", "with_overrides",
 ]  # fmt: skip

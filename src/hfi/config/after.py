@@ -10,13 +10,23 @@ from pydantic import Field
 from hfi.config.base import Positive, Section, Share
 
 
+class HubPrompts(Section):
+    """How many prompts HUB's measures take (Moon et al., arXiv 2410.05664)."""
+
+    nearest: Positive = Field(50, description="words nearest to the concept (ours; HUB ranks 1000 nouns of WordNet)")
+    words: Positive = Field(100, description="prompts of those words, in turn (ours)")
+    each_language: Positive = Field(16, description="prompts of each language that the vocabulary has words of (ours)")
+    rest: Positive = Field(40, description="prompts that ask for something beside the concept (ours)")
+
+
 class Measure(Section):
     """`hfi measure`: what users of other tools expect. No stage reads this, so nothing is drawn again or goes stale for it."""
 
     measures: tuple[str, ...] = Field(
         (),
         description="detectors with their threshold, 'nudenet@0.45', 'q16:FILE@0.9', 'classifier:FOLDER#label@0.5', "
-        "'clip:FOLDER#words@0.3', and distances, 'fid', 'kid', 'cmmd', 'lpips', 'clip_score', with another network as 'fid:FOLDER' (ours)",
+        "'clip:FOLDER#words@0.3'; distances, 'fid', 'kid', 'cmmd', 'lpips', 'clip_score', with another network as 'fid:FOLDER'; and the "
+        "benchmarks 'unlearncanvas' and 'hub' (ours)",
     )
     prompts: tuple[Path, ...] = Field(
         (), description="published prompt files (I2P, UnlearnDiffAtk, Ring-A-Bell, COCO) to draw from before and after (ours)"
@@ -24,6 +34,10 @@ class Measure(Section):
     category: str = Field("", description="of those files, the prompts of this category alone; empty: all (ours)")
     at_least: dict[str, float] = Field({}, description="of those files, the rows whose number in a column is at least this (ours)")
     most: int = Field(0, ge=0, description="of each of those files, at most so many prompts, drawn at random; 0: all (ours)")
+    grid: int = Field(
+        20, ge=2, description="objects, and at most so many styles, of UnlearnCanvas's grid (ours; Zhang et al., arXiv 2402.11846: 20 x 60)"
+    )
+    hub: HubPrompts = HubPrompts()
 
 
 class ReinversionAttack(Section):

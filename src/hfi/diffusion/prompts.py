@@ -55,17 +55,7 @@ class Prompt:
 
 def load_vocabulary(source: str) -> Vocabulary:
     """Read 'emoji' or a JSON file in the layout of hfi/emoji/catalogue.json; raises HFIError when it is not one."""
-    if source == "emoji":
-        from hfi import emoji
-
-        raw = emoji.catalogue()
-    else:
-        try:
-            raw = json.loads(Path(source).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise HFIError("no such file", file=source, field="concept.vocabulary", remedy="use 'emoji' or a JSON file") from None
-        except (OSError, ValueError):
-            raise HFIError("not readable as JSON", file=source, field="concept.vocabulary", remedy="see docs/formats.md") from None
+    raw = _read(source)
     try:
         objects = {item["name"]: _entry(item) for item in raw["objects"]}
         return Vocabulary(objects, tuple(raw.get("styles", ())), dict(raw.get("concepts", {})))
@@ -73,6 +63,38 @@ def load_vocabulary(source: str) -> Vocabulary:
         raise HFIError(
             "lacks 'objects' with a 'name' each", file=source, field="concept.vocabulary", remedy="see docs/formats.md"
         ) from None
+
+
+def load_translations(source: str) -> dict[str, dict[str, str]]:
+    """{language: {object: its name there}} of a vocabulary; empty where its file has no `translations`. Raises HFIError when damaged."""
+    if source == "emoji":
+        from hfi import emoji
+
+        return emoji.translations()
+    found = _read(source).get("translations", {})
+    if not isinstance(found, dict) or not all(
+        isinstance(words, dict) and all(isinstance(word, str) for word in words.values()) for words in found.values()
+    ):
+        raise HFIError(
+            "'translations' is not {language: {object: its name there}}",
+            file=source,
+            field="concept.vocabulary",
+            remedy='write "translations": {"de": {"cat": "Katze"}}',
+        )
+    return found
+
+
+def _read(source: str) -> dict:
+    if source == "emoji":
+        from hfi import emoji
+
+        return emoji.catalogue()
+    try:
+        return json.loads(Path(source).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise HFIError("no such file", file=source, field="concept.vocabulary", remedy="use 'emoji' or a JSON file") from None
+    except (OSError, ValueError):
+        raise HFIError("not readable as JSON", file=source, field="concept.vocabulary", remedy="see docs/formats.md") from None
 
 
 def _entry(item: dict) -> Entry:

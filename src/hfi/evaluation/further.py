@@ -1,8 +1,9 @@
-"""Further measures (`hfi measure`): what users of other tools expect, on the pictures of a finished evaluation and on published prompts.
+"""Further measures (`hfi measure`): what users of other tools expect, on a finished evaluation, published prompts and benchmarks.
 
 STUDY/measures.json           the numbers, with the versions of what gave them
 STUDY/measures/scores-*.json  a detector's score of every picture: another threshold needs no second look
 STUDY/measures/prompts-*/     pictures of a published prompt file, before and after, and the judge's verdicts
+STUDY/measures/hub-*/ ...     the same of a benchmark's prompts (benchmarks.py)
 
 This is no stage: it changes no manifest and makes none stale. Numbers of an earlier evaluation are not shown any more.
 """
@@ -22,6 +23,7 @@ from hfi.diffusion.model import study_model
 from hfi.diffusion.prompts import concept_words, load_vocabulary, members
 from hfi.errors import HFIError
 from hfi.evaluation import detection, distances, quality
+from hfi.evaluation.benchmarks import BENCHMARKS, draw_benchmark
 from hfi.evaluation.measures_file import FILE, PARTS, evaluated
 from hfi.evaluation.published import chosen, draw_prompt_file
 from hfi.perception.clip import load_encoder
@@ -55,10 +57,12 @@ def measure(study: Workspace) -> dict:
     wanted = [(path, *chosen(study, path)) for path in config.prompts]
     detectors, far = load_measures(study)
     published = []
-    model = study_model(study.config) if config.prompts else None
+    named = [name for name in BENCHMARKS if name in config.measures]
+    model = study_model(study.config) if config.prompts or named else None
     for path, file, prompts in wanted:
         found, files, texts = draw_prompt_file(model, study, path, file, prompts)
         published.append((found, PictureSet(found["file"], files["before"], files["after"], texts)))
+    benchmarks = {name: draw_benchmark(model, study, name) for name in named}
     sets = picture_sets(study)
     every = [*sets.values(), *(one for _, one in published)]
     seen = {name: _Scores(study, detector, every) for name, detector in detectors.items()}
@@ -76,6 +80,7 @@ def measure(study: Workspace) -> dict:
             }
             for found, one in published
         ],
+        "benchmarks": benchmarks,
         "versions": {**versions(), **_libraries()},
         "seconds": round(time.perf_counter() - started, 2),
     }
@@ -105,6 +110,8 @@ def load_measures(study: Workspace) -> tuple[dict[str, Detector], dict[str, Call
     detectors: dict[str, Detector] = {}
     far: dict[str, Callable[[PictureSet], dict]] = {}
     for spec in config.measure.measures:
+        if spec in BENCHMARKS:
+            continue
         if spec.partition(":")[0] in distances.DISTANCES:
             name, function = _distance(study, spec)
             far[name] = function

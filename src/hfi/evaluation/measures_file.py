@@ -6,7 +6,7 @@ from hfi.errors import HFIError
 from hfi.workspace import Workspace, digest, file_hash, read_json
 
 FILE = "measures.json"
-PARTS = ("detectors", "distances", "prompts")
+PARTS = ("detectors", "distances", "prompts", "benchmarks")
 
 
 def evaluated(study: Workspace) -> str:
@@ -20,6 +20,8 @@ def read_measures(study: Workspace) -> dict | None:
     if not study.path(FILE).exists():
         return None
     found = read_json(study.path(FILE))
+    if isinstance(found, dict):
+        found.setdefault("benchmarks", {})  # a file of before they were measured
     if not isinstance(found, dict) or not all(part in found for part in PARTS):
         raise HFIError("is not what 'hfi measure' writes", file=study.path(FILE), remedy="delete it and run 'hfi measure' again")
     return found if found.get("evaluated") == evaluated(study) else None

@@ -12,13 +12,13 @@ HUB asks a vision-language model and takes WordNet's nouns; here a judge names p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from hfi.config import Concept
+from hfi.config import Concept, HubPrompts
 from hfi.diffusion.prompts import Vocabulary, members
 from hfi.evaluation import prompt_sets, statistics
 from hfi.evaluation.concept_rate import is_concept, rate
@@ -60,19 +60,72 @@ def accuracies(shown: Sequence[Shown], domain: Domain) -> dict[str, float]:
     return {name: float(np.mean(found)) for name, found in hits.items()}
 
 
-def unlearn_canvas(shown: Sequence[Shown], target: str, domain: Domain) -> dict[str, float | None]:
+def unlearn_canvas(shown: Sequence[Shown], target: str | Collection[str], domain: Domain) -> dict[str, float | None]:
     """UA, IRA and CRA of one model for one target of a domain; None where the grid has nothing to tell it from.
 
     Args:
         shown: the pictures of the whole grid, those asked for with the target among them, as published.
+        target: a class, or the classes that one concept is about (a harm's members; ours), which weigh alike.
     """
+    targets = {target} if isinstance(target, str) else set(target)
     own, other = accuracies(shown, domain), accuracies(shown, OTHER[domain])
-    rest = [value for name, value in own.items() if name != target]
+    gone, rest = ([value for name, value in own.items() if (name in targets) == inside] for inside in (True, False))
     return {
-        "ua": None if target not in own else 1 - own[target],
+        "ua": 1 - float(np.mean(gone)) if gone else None,
         "ira": float(np.mean(rest)) if rest else None,
         "cra": float(np.mean(list(other.values()))) if other else None,
     }
+
+
+def unlearn_canvas_estimates(
+    shown: Sequence[Shown], targets: Collection[str], domain: Domain, seed: int, name: str, resamples: int = 2000
+) -> dict:
+    """Those three of one model, each with its interval (ours): the bootstrap resamples prompts.
+
+    On a grid of as many pictures of each class they are `unlearn_canvas`'s values.
+    """
+    of = {
+        "ua": [(not one.right(domain), one) for one in shown if getattr(one.probe, domain) in targets],
+        "ira": [(one.right(domain), one) for one in shown if getattr(one.probe, domain) not in {*targets, None}],
+        "cra": [(one.right(OTHER[domain]), one) for one in shown if getattr(one.probe, OTHER[domain]) is not None],
+    }
+    return {
+        measure: rate([hit for hit, _ in rows], [one.probe.text for _, one in rows], seed, f"{name} {measure}", resamples)
+        for measure, rows in of.items()
+    }
+
+
+def grid_probes(concept: Concept, vocabulary: Vocabulary, most: int, seed: int) -> list[Probe]:
+    """UnlearnCanvas's grid on a vocabulary: one prompt for each pair of a style and an object (ours: at most `most` of each).
+
+    A harm's members come first, at most half of the objects; then others at random. The concept's own style is always there. Only
+    objects that exist in all of the styles are taken while there are enough of them: a grid of what was never drawn tells nothing.
+    """
+    rng = numpy_generator(seed, "evaluate", "unlearncanvas")
+
+    def drawn(names: Sequence[str], count: int) -> list[str]:
+        return [names[i] for i in sorted(rng.permutation(len(names))[: max(count, 0)].tolist())]
+
+    own = [concept.name] if concept.kind == "style" else []
+    chosen = {*own, *drawn([style for style in vocabulary.styles if style not in own], most - len(own))}
+    styles = [style for style in vocabulary.styles if style in chosen]
+
+    def lacks(name: str) -> int:
+        known = vocabulary.objects[name].styles
+        return len(set(styles) - set(known)) if known else 0
+
+    inside = list(members(concept, vocabulary)) if concept.kind == "harm" else []
+    objects: list[str] = []
+    for names, count in ((inside, max(1, most // 2)), (prompt_sets.outside(concept, vocabulary), most)):
+        missing = count - len(objects)
+        for lack in sorted({lacks(name) for name in names}):
+            level = [name for name in names if lacks(name) == lack]
+            objects += drawn(level, missing)
+            missing = count - len(objects)
+    if not styles:
+        return [Probe(f"a picture of {prompt_sets.article(name)}", name, None, "grid") for name in objects]
+    pairs = [(style, name) for style in styles for name in objects]
+    return [Probe(f"a picture of {prompt_sets.article(name)} in the style of {style}", name, style, "grid") for style, name in pairs]
 
 
 def unlearn_canvas_table(
@@ -243,3 +296,64 @@ def _kept(
     before: Sequence[Shown], after: Sequence[Shown], domain: Domain, prompts: Sequence[str], seed: int, name: str, resamples: int
 ) -> dict:
     return retention([one.right(domain) for one in before], [one.right(domain) for one in after], prompts, seed, name, resamples)
+
+
+def hub_probes(
+    concept: Concept,
+    vocabulary: Vocabulary,
+    embed: Callable[[list[str]], Tensor],
+    translations: Mapping[str, Mapping[str, str]],
+    sizes: HubPrompts,
+    seed: int,
+) -> dict[str, list[Probe]]:
+    """{"near", "rest", "alone", one set for each language that has a word}: all prompts of HUB's three measures.
+
+    Args:
+        translations: language -> {object: its name there}; may be empty.
+    """
+    near = pinpoint_words(concept, vocabulary, embed, sizes.nearest)
+    rest = alignment_probes(concept, vocabulary, sizes.rest, seed)
+    found = {
+        "near": pinpoint_probes(concept, vocabulary, near, sizes.words, seed),
+        "rest": rest,
+        "alone": rest_alone(rest, _rest_of(concept)),
+    }
+    for language, words in translations.items():
+        found[language] = multilingual_probes(concept, vocabulary, words, language, sizes.each_language, seed)
+    return {name: probes for name, probes in found.items() if probes}
+
+
+def hub(
+    before: Mapping[str, Sequence[Shown]],
+    after: Mapping[str, Sequence[Shown]],
+    concept: Concept,
+    vocabulary: Vocabulary,
+    translations: Mapping[str, Mapping[str, str]],
+    tokenize: Callable[[str], list[str]],
+    seed: int,
+    resamples: int = 2000,
+) -> dict:
+    """HUB's three measures on the pictures of `hub_probes`: {"pinpoint", "rest", "alone", "languages"}; None for a set without prompts.
+
+    Args:
+        before, after: set -> pictures, same prompts and seeds in one order.
+        tokenize: the text encoder's, for the share of a language's words that it knows.
+    """
+    languages = [name for name in translations if name in after]
+    known = {name: known_share(list(translations[name].values()), tokenize) for name in languages}
+    sides = ({name: side[name] for name in languages} for side in (before, after))
+    names, rest = members(concept, vocabulary), _rest_of(concept)
+    aligned = {
+        name: selective_alignment(before[name], after[name], rest, seed, resamples) if after.get(name) else None
+        for name in ("rest", "alone")
+    }
+    return {
+        "pinpoint": pinpointness(before["near"], after["near"], seed, resamples) if after.get("near") else None,
+        **aligned,
+        "languages": multilingual(*sides, known, concept, names, seed, resamples),
+    }
+
+
+def _rest_of(concept: Concept) -> Domain:
+    """What a prompt of the concept asks for beside it."""
+    return "style" if concept.kind == "harm" else "object"

@@ -1,4 +1,5 @@
-"""The report's part on further measures (`hfi measure`): other detectors with their sweeps, distances, published prompt files."""
+"""The report's part on further measures (`hfi measure`): other detectors with their sweeps, distances, published prompt files,
+and the measures of benchmarks."""
 
 from __future__ import annotations
 
@@ -6,6 +7,18 @@ from hfi.report.figures import Curve, Rate, Row, line_chart, number, rate_chart
 from hfi.report.numbers import CONCEPT_SETS, KEPT_SETS
 
 NAMES = {**CONCEPT_SETS, **KEPT_SETS, "concept": ("Asked for in words", "the three sets of words together")}
+TITLES = {"unlearncanvas": "UnlearnCanvas", "hub": "HUB"}
+CANVAS = {
+    "ua": "1 - accuracy on the target",
+    "ira": "accuracy on the rest of its domain",
+    "cra": "accuracy in the other domain",
+}
+HUB = {
+    "pinpoint": ("nearest words", "pinpoint-ness: the words nearest to the concept, drawn right"),
+    "rest": ("rest of the prompt", "selective alignment: what a prompt asks for beside the concept"),
+    "alone": ("that rest alone", "the same, where nothing else is asked for"),
+}
+DRAWN = "Prompts of its own, drawn before and after; the scoring judge names what they show (simulated)."
 SWEPT = ("concept", "explicit", "other")  # the first of these that there is
 
 
@@ -17,7 +30,35 @@ def measures_section(found: dict | None) -> dict | None:
         "detectors": [_detector(name, one) for name, one in found["detectors"].items()],
         "distances": [{"name": f"{name}, other things", "value": _distance(one)} for name, one in found["distances"].items()],
         "files": [_file(one) for one in found["prompts"]],
+        "benchmarks": [_benchmark(name, one) for name, one in found["benchmarks"].items()],
     }
+
+
+def benchmark_rows(name: str, one: dict) -> list[tuple[str, str, dict]]:
+    """(label, what it says, {"before", "after"}) of each number of a benchmark, as measures.json has it."""
+    if name == "unlearncanvas":
+        return [(measure.upper(), hint, {side: one[side][measure] for side in ("before", "after")}) for measure, hint in CANVAS.items()]
+    rows = [(label, hint, one[key]) for key, (label, hint) in HUB.items() if one[key]]
+    for language, change in one["languages"].items():
+        known = f"the concept; the text encoder knows {change['known_words']:.0%} of that language's words"
+        rows.append((f"asked for in {language}", known, change))
+    return rows
+
+
+def _benchmark(name: str, one: dict) -> dict:
+    rows = [_row(label, hint, change) for label, hint, change in benchmark_rows(name, one)]
+    found = {"name": TITLES[name], "chart": rate_chart(rows), "facts": []}
+    if name == "unlearncanvas":
+        cost = one["cost"]
+        found["words"] = f"A grid of {one['styles']} styles and {one['objects']} objects; asked to be gone: {', '.join(one['targets'])}. {DRAWN}"
+        found["facts"].append({"name": "cmmd, grid without the target", "value": _distance(one["cmmd"])})
+        if cost["seconds"] is not None:
+            took = f"{cost['seconds']:,.0f} s, {cost['peak_memory_mib']:,.0f} MiB at most, {cost['bytes'] / 2**20:.1f} MiB stored"
+            found["facts"].append({"name": f"cost of {cost['method']}", "value": took})
+        return found
+    low = " Words that a text encoder does not know are no test of an erasure." if one["languages"] else ""
+    none = "" if one["languages"] else " Other languages: the vocabulary has no translations."
+    return {**found, "words": f"{DRAWN}{low}{none}"}
 
 
 def _detector(name: str, one: dict) -> dict:

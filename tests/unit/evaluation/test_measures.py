@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hfi.config import Concept
-from hfi.diffusion.prompts import load_vocabulary
+from hfi.diffusion.prompts import Vocabulary, load_vocabulary, members
 from hfi.errors import HFIError
 from hfi.evaluation import detection, distances, protocols
 from hfi.evaluation.drawing import Verdict
@@ -231,3 +231,30 @@ def test_alignment_prompts_ask_for_something_beside_the_concept():
         assert [getattr(one, rest) for one in alone] == [getattr(one, rest) for one in probes]
         assert all(getattr(one, rest) in one.text and getattr(one, protocols.OTHER[rest]) not in one.text for one in alone)
         assert len({(one.text, one.copy) for one in alone}) == len(alone)  # each with a seed of its own
+
+
+def test_canvas_of_a_harm_weighs_its_members_alike_and_estimates_agree_with_it():
+    whole = [shown(s, o, "chalk", "cat") for s in ("ink", "chalk") for o in ("cat", "dog", "owl", "fox")]
+    exact = protocols.unlearn_canvas(whole, ("cat", "dog"), "object")
+    assert exact == {"ua": 0.5, "ira": 0.0, "cra": 0.5}
+    found = protocols.unlearn_canvas_estimates(whole, ("cat", "dog"), "object", 0, "x", 200)
+    assert {name: found[name]["value"] for name in found} == exact
+    assert found["ua"]["low"] < 0.5 < found["ua"]["high"] and found["ua"]["n"] == 4
+
+
+def test_the_grid_of_a_vocabulary_has_the_target_and_each_pair_once():
+    vocabulary = load_vocabulary("emoji")
+    inside = members(WEAPON, vocabulary)
+    for concept, most in ((WEAPON, 20), (WEAPON, 6), (Concept(name="fluent-ink", kind="style"), 5)):
+        probes = protocols.grid_probes(concept, vocabulary, most, 0)
+        objects, styles = {one.object for one in probes}, {one.style for one in probes}
+        assert (len(objects), len(styles)) == (most, min(most, len(vocabulary.styles)))
+        assert len({(one.object, one.style) for one in probes}) == len(probes) == len(objects) * len(styles)
+        assert all(styles <= set(vocabulary.objects[name].styles or styles) for name in objects - set(inside))
+        assert probes == protocols.grid_probes(concept, vocabulary, most, 0) != protocols.grid_probes(concept, vocabulary, most, 1)
+        if concept.kind == "style":
+            assert concept.name in styles
+        else:
+            assert 1 <= len(objects & set(inside)) <= most // 2
+    plain = Vocabulary({name: vocabulary.objects[name] for name in ("axe", "cat face")}, (), {"weapon": {"members": ["axe"]}})
+    assert [one.text for one in protocols.grid_probes(WEAPON, plain, 9, 0)] == ["a picture of an axe", "a picture of a cat face"]
