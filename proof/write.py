@@ -46,8 +46,8 @@ pages of their own, with prompts from your concept's vocabulary and the judge th
 | table | command | what it leaves out |
 |---|---|---|
 | 1, 2 | `hfi compare studies/mine --methods negative_prompt,sld,esd,uce,sdd --strengths 0.5,1,1.5,2 \
---set erase.flagged_prompts=0`; an oracle list: `--set 'erase.words=[...]'`; flagged prompts too: as your study has it | ESD has steps of \
-its own (`--set erase.esd.steps=...`); no test over several concepts; strengths end at 2 |
+--set erase.flagged_prompts=0`; an oracle list: `--set 'erase.words=[...]'`; flagged prompts too: as your study has it; \
+over several concepts: `--together studies/other` | ESD has steps of its own (`--set erase.esd.steps=...`); strengths end at 2 |
 | 3 | people flag the look on the labelling page; `hfi run studies/mine`, then `hfi compare studies/mine` | a judge that knows the look: \
 `--set evaluate.judge=clip:FOLDER` or `look:FOLDER` |
 | 4, attacks | `hfi compare studies/mine --methods sdd,hardened --with tokens`, then for each `hfi attack studies/mine --delta \

@@ -155,6 +155,14 @@ def test_erasers_are_compared_at_equal_retention_and_with_other_draws(copy_of, h
     assert "--strengths: is 3" in hfi("compare", study, *told, "--strengths", "3").err
     assert "at strength 0.5, 1" in hfi("compare", study, *told, "--strengths", "0.5", "--dry-run").out
 
+    assert "names a study twice" in hfi("compare", study, *told, "--together", study).err
+    other = copy_of("report", "other")
+    assert "its comparison is not done" in hfi("compare", study, *told, "--together", other).err
+    assert hfi("compare", other, *told).code == 0
+    assert str(other) in hfi("compare", study, *told, "--together", other, "--dry-run").out
+    assert hfi("compare", study, *told, "--together", other).code == 0
+    assert json.loads((study / "compare" / "compare.json").read_text())["together"]["concepts"] == ["sharp", "sharp"]
+
 
 @pytest.mark.parametrize("arguments", [["run", "STUDY"], ["invert", "STUDY", "--set", "invert.steps=9"], ["run", "RECIPE"],
                                        ["init", "other", "--from", "RECIPE"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,8 @@ hfi compare studies/mine
 hfi compare studies/mine --methods sdd,uce,sld --with words,tokens --quick 24
 
 hfi compare studies/mine --methods sdd,uce --strengths 0.5,1,1.5,2
+
+hfi compare studies/mine --together studies/other --together studies/third
 
 hfi compare studies/mine --methods esd --set erase.esd.steps=200 --set erase.esd.learning_rate=1e-4"""
 METHODS = ("sdd", "esd", "uce", "ca", "sld", "negative_prompt", "hardened")
@@ -30,6 +33,8 @@ def compare(study: Study,
             strengths: Annotated[str | None, typer.Option(metavar="S,S,...", help="Put each erasure on at these strengths, too (up to 2), "
                                                           "and compare where each still keeps 0.95 of the rest.",
                                                           show_default=False)] = None,
+            together: Annotated[list[Path] | None, typer.Option(metavar="STUDY", help="Another study whose comparison is done: means and "
+                                                                "tests over all of them. May be repeated.", show_default=False)] = None,
             seed: Annotated[int | None, typer.Option(help="Erase and draw with other random draws than the study's.",
                                                      show_default=False)] = None,
             device: DeviceNow = None, dtype: DtypeNow = None, set_: SettingsNow = None, dry_run: DryRun = False,
@@ -43,7 +48,10 @@ def compare(study: Study,
     from hfi.workspace import Workspace
 
     chosen, told = _listed(methods, METHODS, "--methods"), _listed(given, GIVEN, "--with")
-    levels = _strengths(strengths)
+    levels, studies = _strengths(strengths), [open_study(other, {}) for other in together or ()]
+    roots = [one.root.resolve() for one in studies]
+    if len({*roots, Path(study).resolve()}) <= len(roots):
+        raise HFIError("names a study twice", file="command line", field="--together", remedy="name each other study once")
     opened = open_study(study, changes(None, device, dtype, set_))
     check_settings(opened.config)
     for stage in ("generate", "reward", "invert"):
@@ -58,13 +66,15 @@ def compare(study: Study,
                 at = f" at strength {', '.join(f'{level:g}' for level in sorted({1.0, *levels}))}" if levels else ""
                 folder = opened.path("compare", f"{method}-{one}")
                 print(f"{method}, {one}: would erase into {folder} and draw the evaluation's pictures{at}")
+        if studies:
+            print(f"would take together: {', '.join(map(str, [study, *(one.root for one in studies)]))}")
         return
     from hfi.compare.compare import compare as do
     from hfi.diffusion.model import study_model
 
     with opened.lock():
         model = study_model(opened.config)
-        print(f"compare: {do(model, opened, chosen, told, quick, levels)} (simulated judge {opened.config.evaluate.judge})")
+        print(f"compare: {do(model, opened, chosen, told, quick, levels, studies)} (simulated judge {opened.config.evaluate.judge})")
 
 
 def _strengths(text: str | None) -> list[float]:

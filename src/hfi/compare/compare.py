@@ -2,6 +2,7 @@
 
 compare/prompts.json, before/            the prompt sets, and the original model's pictures
 compare/<method>-<words|tokens>/         delta.safetensors, log.jsonl, after/ (pictures), cell.json (numbers, outcomes, cost)
+compare/<method>-.../strengths.json, level.json  with --strengths: outcomes at each, and those where 0.95 of the rest is kept
 compare/compare.html, compare.json       the page, and what is on it
 
 A cell whose cell.json carries the key of the present settings is not done again, so the command continues where it was stopped;
@@ -17,6 +18,7 @@ from pathlib import Path
 from hfi.compare.level import LEVEL_SETS, level_of, level_tests, shown
 from hfi.compare.page import page, told_by
 from hfi.compare.tests import paired_tests
+from hfi.compare.together import read_comparison, together
 from hfi.config import Erase, StudyConfig
 from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import load_vocabulary, members
@@ -48,6 +50,7 @@ def compare(
     given: Sequence[str] = ("words", "tokens"),
     quick: int = 0,
     strengths: Sequence[float] = (),
+    others_too: Sequence[Workspace] = (),
 ) -> Path:
     """Do every cell that is missing, and write the page; returns its path.
 
@@ -56,7 +59,9 @@ def compare(
         given: "words", "tokens" or both. Under words `erase.flagged_prompts` is 0: nothing that people flagged is told.
         quick: pictures a prompt set, instead of the study's `evaluate` settings; 0: those.
         strengths: at which each erasure is put on beside 1, to compare where all keep as much (hfi.evaluation.level); in (0, MAX_STRENGTH].
+        others_too: studies whose comparison is done, for the part over several concepts (together.py).
     """
+    read = [read_comparison(other) for other in others_too]
     study = Workspace(study.root, shorter(study.config, quick))
     config, concept, seed = study.config.evaluate, study.config.concept, study.config.seed
     images, reward, tokens = Generated.load(study), RewardResult.load(study), Inverted.load(study)
@@ -100,6 +105,7 @@ def compare(
             if strengths:
                 seen = _at_strengths(cells[-1], model, study, strengths, tokens, pictures, judge, vocabulary)
                 cells[-1]["level"] = level_of(marks(pictures, study, vocabulary, "before"), seen)
+                write_json(study.path("compare", f"{method}-{told}", "level.json"), cells[-1]["level"])
     result = {
         "simulated": True,
         "judge": judge.name,
@@ -112,6 +118,9 @@ def compare(
         ],
         "level_tests": level_tests(cells, seed, config.bootstrap),
     }
+    if read:
+        own = {"concept": concept.name, "judge": judge.name, "cells": cells}
+        result["together"] = together([own, *read], seed, config.bootstrap)
     write_json(study.path("compare", "compare.json"), result)
     write_bytes(study.path("compare", "compare.html"), page(result, study, pictures).encode())
     return study.path("compare", "compare.html")

@@ -54,6 +54,7 @@ def page(result: dict, study: Workspace, pictures: Pictures) -> str:
         _table(["method", "set", "difference", "95 % interval", "pictures"],
                [_tested(row, RATES | KEPT | names) for row in result["tests"]])
         if result["tests"] else Markup("<p>Needs both words and tokens of a method.</p>"),
+        *_together(result.get("together"), RATES | KEPT),
         Markup("<h2>Cost</h2>"),
         _table(["method", "told by", "seconds to erase", "peak memory, MiB", "delta, KiB"], [
             [one["method"], told_by(one), f"{one['cost']['seconds']:.1f}", f"{one['cost']['peak_memory_mib']:.0f}",
@@ -83,6 +84,32 @@ def _level(rows: Sequence[dict], tests: Sequence[dict]) -> list[Markup]:
                "wordings) at the one where 0.95 of other objects or of styles is kept, whichever falls first, interpolated. One that never "
                "falls so far stands at its strongest, so its rate is not at equal retention.</p>"),
         _table(["method", "told by", "rate there", "strength there", "kept there", "", "tokens minus words"], lines),
+    ]  # fmt: skip
+
+
+def _together(found: dict | None, names: dict[str, str]) -> list[Markup]:
+    """The part of `--together`; empty without it."""
+    if found is None:
+        return []
+    level = any(row["at_level"] for row in found["rows"])
+    head = ["method", "told by", "rate at strength 1", *["rate where 0.95 is kept", "concepts that fall so far"] * level]
+    head += ["kept", "least kept"]
+    lines = [
+        [row["method"], row["given_as"], _shown(row["rate"]), *([_shown(row["at_level"]), row["reached"]] if level else []),
+         *((f"{row['retention']['mean']:.2f}", f"{row['retention']['lowest']:.2f}") if row["retention"] else ("", ""))]
+        for row in found["rows"]
+    ]  # fmt: skip
+    tests = [[*_tested(row, {"level": "where 0.95 is kept", **names})[:4], f"{row['p']:.4f}", f"{row['p (Holm)']:.4f}"]
+             for row in found["tests"]]  # fmt: skip
+    return [
+        Markup("<h2>Over {} concepts: {}</h2><p>Means over concepts of the share that draws it (named, keywords, wordings); 95 % intervals "
+               "resample concepts, then prompts, and are rough where concepts are few.</p>").format(
+                   len(found["concepts"]), ", ".join(found["concepts"])),
+        _table(head, lines),
+        Markup("<h3>Tokens minus words, over concepts</h3><p>Paired over the same prompts and seeds; p adjusted by Holm over the "
+               "methods of one set.</p>"),
+        _table(["method", "set", "difference", "95 % interval", "p", "p (Holm)"], tests) if tests
+        else Markup("<p>Needs both words and tokens of a method in every study.</p>"),
     ]  # fmt: skip
 
 

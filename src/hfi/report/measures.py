@@ -50,7 +50,8 @@ def _benchmark(name: str, one: dict) -> dict:
     found = {"name": TITLES[name], "chart": rate_chart(rows), "facts": []}
     if name == "unlearncanvas":
         cost = one["cost"]
-        found["words"] = f"A grid of {one['styles']} styles and {one['objects']} objects; asked to be gone: {', '.join(one['targets'])}. {DRAWN}"
+        gone = ", ".join(one["targets"])
+        found["words"] = f"A grid of {one['styles']} styles and {one['objects']} objects; asked to be gone: {gone}. {DRAWN}"
         found["facts"].append({"name": "cmmd, grid without the target", "value": _distance(one["cmmd"])})
         if cost["seconds"] is not None:
             took = f"{cost['seconds']:,.0f} s, {cost['peak_memory_mib']:,.0f} MiB at most, {cost['bytes'] / 2**20:.1f} MiB stored"
