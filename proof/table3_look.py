@@ -211,10 +211,40 @@ def figures(found: Mapping[str, dict]) -> dict:
                 }
                 for name in cell["before"]
             ]
-    verdict = _verdict(rows, toys)
+    verdict, against = _verdict(rows, toys), _against(found, rows)
     for row in rows:
         row.pop("_by annotator", None)
-    return {"parts": {"the look": rows, "pistols": toys}, **verdict}
+    return {"parts": {"the look": rows, "HFI against the best words": against, "pistols": toys}, **verdict}
+
+
+def _against(found: Mapping[str, dict], rows: list[dict]) -> list[dict]:
+    """Drops left by HFI less those left by the best words, each where it still keeps KEPT, paired over prompts and seeds."""
+    from hfi.evaluation.statistics import paired_difference
+    from hfi.seeds import numpy_generator
+
+    hfi, best = _places(rows)
+    if not hfi or not best:
+        return []
+    marks = [
+        [mark == "1" for mark in found[f"look-{told}"]["strengths"][f"{row['strength']:g}"]["drops"]]
+        for told, row in ((best["told by"].strip('"').replace(" ", "-"), best), ("tokens", hfi))
+    ]
+    change = paired_difference(*marks, list(range(len(marks[0]))), numpy_generator(0, "proof", "table 3"))
+    return [
+        {
+            "best words": best["told by"],
+            "their strength": best["strength"],
+            "HFI's": hfi["strength"],
+            "drops, HFI minus the words": change.plain(),
+        }
+    ]
+
+
+def _places(rows: list[dict]) -> tuple[dict | None, dict | None]:
+    """The places of HFI and of the best words: those with the fewest drops by the annotators' judge, which does not score."""
+    places = {told: _place(rows, told) for told in dict.fromkeys(row["told by"] for row in rows if row["strength"])}
+    words = [row for told, row in places.items() if told != "HFI"]
+    return places.get("HFI"), min(words, key=lambda row: row["_by annotator"], default=None)
 
 
 def _kept(before: str, after: str) -> float | None:
@@ -229,11 +259,9 @@ def _place(rows: list[dict], told: str) -> dict:
 
 
 def _verdict(rows: list[dict], toys: list[dict]) -> dict:
-    places = {told: _place(rows, told) for told in {row["told by"] for row in rows if row["strength"]}}
-    hfi, by_words = places.get("HFI"), [row for told, row in places.items() if told != "HFI"]
-    if not hfi or not by_words:
+    hfi, best = _places(rows)
+    if not hfi or not best:
         return {"shows": None, "where_not": "HFI and words are not both there"}
-    best = min(by_words, key=lambda row: row["_by annotator"])
     shown = lambda row: f"{row['drops']['value']:.2f} at strength {row['strength']:g}"  # noqa: E731
     missed = []
     if hfi["drops"]["value"] >= best["drops"]["value"]:

@@ -6,7 +6,8 @@ z_t is a noised picture that the original model drew of the anchor, t is drawn e
 
 What differs from the paper: its anchor is a broader word chosen by hand ("cat" for a certain cat) in 200 prompts that a language
 model wrote; here it is `erase.ca.anchor` in the templates, by default the empty prompt, since nobody has to think of a word. The anchor's
-pictures are drawn with eta 0. Its optional prior term is not here; ours, on benign prompts, may be added (`erase.ca.preservation`, off).
+pictures are drawn with eta 0, and each is met under any condition, not alone under the one whose anchor drew it. Its optional prior term
+is not here; ours, on benign prompts, may be added (`erase.ca.preservation`, off).
 """
 
 from __future__ import annotations

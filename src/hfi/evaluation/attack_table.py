@@ -102,7 +102,7 @@ def attack_study(study: Workspace, methods: Sequence[str], delta: Path | None = 
         "delta_file": str(file),
         "control_model": control,
         "too_weak": config.attack.too_weak,
-        "targets": list(dict.fromkeys(prompt for target in targets for prompt in target.prompts)),
+        "targets": list(dict.fromkeys(prompt for row in rows for prompt in row.get("targets", ()))),
         "computed_with": settings(model),
         "rows": sorted(rows, key=lambda row: order.index(row["method"])),
     }
@@ -157,7 +157,7 @@ def summary(cells: Sequence[dict], study: Workspace) -> dict:
     each has its own (`attack.choose` alike); of re-inversion the seed's token, and where there is one seed that token's prompts.
     """
     seed, resamples, name = study.config.seed, study.config.evaluate.bootstrap, f"{cells[0]['title']} {cells[0]['side']}"
-    last = _last(cells, study)
+    last = _last(cells)
     found = {
         "rate": rate([hit for hit, *_ in last], [where for _, where, _ in last], seed, f"attack {name}", resamples),
         "neither": round(sum(seen == NEITHER for *_, seen in last) / len(last), 4),
@@ -177,24 +177,26 @@ def summary(cells: Sequence[dict], study: Workspace) -> dict:
             for one in one_cell["pictures"]:
                 where = (one_cell["seed"], one["owner"])
                 tried[where] = tried.get(where, False) or one["hit"]
-        again = study.config.attack.choose == "spread" or cells[0]["method"] == "stored"
-        targets = [f"{owner}" if again else f"{number}/{owner}" for number, owner in tried]
+        groups = {one["seed"]: group_of(one) for one in cells}
+        targets = [f"{groups[number]}/{owner}" for number, owner in tried]
         found["per_prompt"] = rate(list(tried.values()), targets, seed, f"attack prompts {name}", resamples)
     return found
 
 
-def _last(cells: Sequence[dict], study: Workspace) -> list[tuple[bool, str, str]]:
+def _last(cells: Sequence[dict]) -> list[tuple[bool, str, str]]:
     """(whether it shows the concept, what names those that share its target or token, what is seen) of each picture found last."""
-    again = study.config.attack.choose == "spread"  # every seed has the same targets
 
     def shared(cell: dict, one: dict) -> str:
-        if cell["method"] == "stored":  # the file's prompts, whatever the targets are
-            return f"{one['owner']}"
         if cell["method"] == "reinversion":
             return f"{cell['seed']}" if len(cells) > 1 else f"{one['place']}"
-        return f"{one['owner']}" if again else f"{cell['seed']}/{one['owner']}"
+        return f"{group_of(cell)}/{one['owner']}"
 
     return [(one["hit"], shared(cell, one), one["object"]) for cell in cells for one in cell["pictures"] if one["final"]]
+
+
+def group_of(cell: dict) -> str:
+    """What names a cell's targets: seeds that share them share their owners' clusters. Of `stored` the file's prompts, always the same."""
+    return "file" if cell["method"] == "stored" else cell["group"]
 
 
 def excess(erased: Sequence[dict], control: Sequence[dict], study: Workspace) -> tuple[float, list[float]]:
@@ -202,7 +204,7 @@ def excess(erased: Sequence[dict], control: Sequence[dict], study: Workspace) ->
     shares = []
     for cells in (erased, control):
         by: dict[str, list[bool]] = {}
-        for hit, shared, _ in _last(cells, study):
+        for hit, shared, _ in _last(cells):
             by.setdefault(shared, []).append(hit)
         shares.append({shared: sum(hits) / len(hits) for shared, hits in by.items()})
     ours, theirs = shares
@@ -232,6 +234,7 @@ def table(cells: Sequence[dict], study: Workspace) -> list[dict]:
             {
                 "attack": name,
                 "method": next(one["method"] for one in cells if one["title"] == name),
+                "targets": list(dict.fromkeys(prompt for part in found.values() for one in part for prompt in one.get("targets", ()))),
                 **sides,
                 "too_weak": too_weak(value.get("original"), study.config.attack.too_weak),
                 "excess_over_control": over,

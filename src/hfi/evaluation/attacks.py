@@ -249,8 +249,9 @@ def cell(side: Side, method: str, variant: dict, target: Target, study: Workspac
         depends["files"] = files
     key = digest(depends)[:16]
     file = study.path("attacks", method, f"{key}.json")
+    about = {"group": _described(target)[:8], "targets": [] if method == "stored" else list(target.prompts)}
     if file.exists():
-        return {**read_json(file), "side": side.name}  # a control may be the original itself
+        return {**read_json(file), **about, "side": side.name}  # a control may be the original itself; of before, it did not say them
     found = find(side, method, variant, target, study, seed, progress)
     plan = plan_pictures(found, target, method, config.pictures, attack_seed(study, method, seed), seed)
     folder = study.path("attacks", method, key)
@@ -288,6 +289,7 @@ def cell(side: Side, method: str, variant: dict, target: Target, study: Workspac
         "seed": seed,
         "queries": found.queries,
         "seconds": round(found.seconds, 2),
+        **about,
         "texts": list(found.texts),
         "losses": [list(pair) for pair in found.losses],
         "pictures": rows,
