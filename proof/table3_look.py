@@ -223,7 +223,8 @@ def _against(found: Mapping[str, dict], rows: list[dict]) -> list[dict]:
     from hfi.seeds import numpy_generator
 
     hfi, best = _places(rows)
-    if not hfi or not best:
+    told = {row["told by"] for row in rows}
+    if not hfi or not best or not all(f'"{word}"' in told for word in WORDS):  # of some words the best would be another
         return []
     marks = [
         [mark == "1" for mark in found[f"look-{told}"]["strengths"][f"{row['strength']:g}"]["drops"]]

@@ -57,8 +57,8 @@ attack.choose=alike` | |
 | 5 | a study for each row: `--set invert.vectors=16`, `--set 'label.machines=[clip:FOLDER]'`; fewer labels: `hfi label --export FILE`, \
 a part of its lines, `--import` | what people err and overlook is theirs |
 | 6 | `hfi erase studies/a --also studies/b`; `hfi export studies/a --also studies/b` adds deltas | |
-| 7 | `hfi run studies/mine --set erase.method=uce`, then `hfi measure studies/mine --with unlearncanvas --with hub` | one target a study; \
-the mean over targets is `unlearn_canvas_table` of `hfi.evaluation.protocols` |
+| 7 | `hfi run studies/mine --set erase.method=uce`, then `hfi measure studies/mine --with unlearncanvas --with hub` | one target a study, \
+a harm's members together, on a grid of its own |
 """
 
 

@@ -158,10 +158,14 @@ def test_erasers_are_compared_at_equal_retention_and_with_other_draws(copy_of, h
     assert "names a study twice" in hfi("compare", study, *told, "--together", study).err
     other = copy_of("report", "other")
     assert "its comparison is not done" in hfi("compare", study, *told, "--together", other).err
+    assert "its comparison is not done" in hfi("compare", study, *told, "--together", other, "--dry-run").err
     assert hfi("compare", other, *told).code == 0
+    assert "'sharp' comes twice" in hfi("compare", study, *told, "--together", other).err
+    found = json.loads((other / "compare" / "compare.json").read_text())
+    (other / "compare" / "compare.json").write_text(json.dumps({**found, "concept": "blunt"}))
     assert str(other) in hfi("compare", study, *told, "--together", other, "--dry-run").out
     assert hfi("compare", study, *told, "--together", other).code == 0
-    assert json.loads((study / "compare" / "compare.json").read_text())["together"]["concepts"] == ["sharp", "sharp"]
+    assert json.loads((study / "compare" / "compare.json").read_text())["together"]["concepts"] == ["sharp", "blunt"]
 
 
 @pytest.mark.parametrize("arguments", [["run", "STUDY"], ["invert", "STUDY", "--set", "invert.steps=9"], ["run", "RECIPE"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import yaml
@@ -116,22 +115,43 @@ def test_benchmarks_are_drawn_before_and_after_and_shown_with_the_report(study, 
     assert stages(quick, study) == ["done"] * 6 + ["stale"]
     assert quick("report", study).code == 0
     page = (study / "report.html").read_text()
-    assert "UnlearnCanvas" in page and "the vocabulary has no translations" in page
+    assert "UnlearnCanvas" in page and "no translation of what is asked for" in page
 
 
-def test_a_vocabulary_can_say_its_words_in_other_languages(study, quick):
-    config = yaml.safe_load((study / "study.yaml").read_text())
-    file = study.parent / "words.json"
-    known = json.loads(Path(config["concept"]["vocabulary"]).read_text())
-    from hfi.diffusion.prompts import load_translations
+def test_other_languages_come_from_a_file(study, quick):
+    words = study.parent / "words.json"
+    words.write_text(json.dumps({"de": {"knife": "Messer", "sword": "Schwert", "unknown thing": "Ding"}}))
+    told = ("measure", study, "--with", "hub", "--set", f"measure.translations={words}", "--set", "measure.hub.each_language=4")
+    assert "draws at most" in quick(*told, "--dry-run").out
+    done = quick(*told)
+    assert done.code == 0 and "hub, asked for in de: " in done.out, done.err
+    hub = json.loads((study / "measures.json").read_text())["benchmarks"]["hub"]
+    assert hub["prompts"]["de"] == hub["languages"]["de"]["after"]["n"] == 4
+    rows = json.loads((study / hub["folder"] / "verdicts.json").read_text())
+    assert {row["text"].split(",")[0] for row in rows if row["set"] == "de"} == {"Messer", "Schwert"}
+    for text, problem in (
+        ('{"de": ["Messer"]}', "is not {language"),
+        ('["Messer"]', "is not {language"),
+        ('{"de": {"knife": ""}}', "is not {language"),
+        ('{"near": {"knife": "Messer"}}', "is no language"),
+        ('{"de": {"unknown thing": "Ding"}}', "names no object"),
+        ("{", "not readable as JSON"),
+    ):
+        words.write_text(text)
+        done = quick(*told)
+        assert done.code == 2 and problem in done.error, done.err
+
+
+def test_a_judge_that_cannot_name_what_is_asked_for_is_refused(study):
+    from types import SimpleNamespace
+
     from hfi.errors import HFIError
+    from hfi.evaluation.benchmarks import check_named
+    from hfi.evaluation.prompt_sets import Probe
 
-    assert load_translations(config["concept"]["vocabulary"]) == {}
-    file.write_text(json.dumps({**known, "translations": {"de": {"knife": "Messer"}}}))
-    assert load_translations(str(file)) == {"de": {"knife": "Messer"}}
-    file.write_text(json.dumps({**known, "translations": {"de": ["Messer"]}}))
-    with pytest.raises(HFIError, match="translations"):
-        load_translations(str(file))
+    judge = SimpleNamespace(name="look", objects=("drops", "neither"), styles=())
+    with pytest.raises(HFIError, match="cannot name 1 of 1 objects"):
+        check_named(judge, [Probe("a cat", "cat", None)], SimpleNamespace(root=study))
 
 
 def test_numbers_of_another_evaluation_are_not_shown(study, quick, clip):

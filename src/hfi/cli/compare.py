@@ -67,6 +67,10 @@ def compare(study: Study,
                 folder = opened.path("compare", f"{method}-{one}")
                 print(f"{method}, {one}: would erase into {folder} and draw the evaluation's pictures{at}")
         if studies:
+            from hfi.compare.together import read_comparison
+
+            for one in studies:
+                read_comparison(one)
             print(f"would take together: {', '.join(map(str, [study, *(one.root for one in studies)]))}")
         return
     from hfi.compare.compare import compare as do

@@ -98,12 +98,14 @@ def _pictures(study, spec: str) -> int:
     """The most pictures that a benchmark draws of one model; 0 for what draws none."""
     from hfi.diffusion.prompts import load_translations, load_vocabulary
 
-    source, most = study.config.concept.vocabulary, study.config.measure.grid
+    source, most, hub = study.config.concept.vocabulary, study.config.measure.grid, study.config.measure.hub
+    vocabulary = load_vocabulary(source)
     if spec == "unlearncanvas":
-        vocabulary = load_vocabulary(source)
         return min(len(vocabulary.objects), most) * max(1, min(len(vocabulary.styles), most))
-    hub = study.config.measure.hub
-    return hub.words + 2 * hub.rest + hub.each_language * len(load_translations(source)) if spec == "hub" else 0
+    if spec == "hub":
+        languages = load_translations(vocabulary, source, study.config.measure.translations)
+        return hub.words + 2 * hub.rest + hub.each_language * len(languages)
+    return 0
 
 
 def lines(found: dict) -> list[str]:

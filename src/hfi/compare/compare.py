@@ -18,7 +18,7 @@ from pathlib import Path
 from hfi.compare.level import LEVEL_SETS, level_of, level_tests, shown
 from hfi.compare.page import page, told_by
 from hfi.compare.tests import paired_tests
-from hfi.compare.together import read_comparison, together
+from hfi.compare.together import check_together, inputs_of, read_comparison, together
 from hfi.config import Erase, StudyConfig
 from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import load_vocabulary, members
@@ -39,7 +39,6 @@ from hfi.progress import bar
 from hfi.reward.reward import RewardResult
 from hfi.workspace import StageRun, Workspace, digest, peak_memory_mib, read_json, reset_peak_memory, write_bytes, write_json
 
-READS = ("generate", "reward", "invert")
 MARKED = (*CONCEPT_SETS, "other", "neighbours")
 
 
@@ -69,7 +68,10 @@ def compare(
     judge = load_judge(config.judge, vocabulary, str(model.device))
     check_judge(judge, concept, vocabulary)
     encoder = load_encoder(study.config.reward.encoder, str(model.device))
-    inputs = {name: (study.manifest(name) or {}).get("digest") for name in READS}
+    inputs = inputs_of(study)
+    asked = [{"method": method, "given_as": told} for method in methods for told in given]
+    if read:
+        check_together([{"concept": concept.name, "judge": judge.name, "quick": quick, "cells": asked}, *read])
     common = {"model": model.hash, "seed": seed, "evaluate": config.model_dump(mode="json"), "inputs": inputs, "judge": judge.name}
     common["concept"] = concept.model_dump(mode="json")
     if files := study.files():  # a vocabulary of one's own says what counts
@@ -111,6 +113,7 @@ def compare(
         "judge": judge.name,
         "concept": concept.name,
         "quick": quick,
+        "inputs": inputs,
         "cells": [{name: value for name, value in cell.items() if name not in ("outcomes", "level")} for cell in cells],
         "tests": paired_tests(cells, seed, config.bootstrap),
         "at_level": [
@@ -119,7 +122,7 @@ def compare(
         "level_tests": level_tests(cells, seed, config.bootstrap),
     }
     if read:
-        own = {"concept": concept.name, "judge": judge.name, "cells": cells}
+        own = {"concept": concept.name, "judge": judge.name, "quick": quick, "cells": cells}
         result["together"] = together([own, *read], seed, config.bootstrap)
     write_json(study.path("compare", "compare.json"), result)
     write_bytes(study.path("compare", "compare.html"), page(result, study, pictures).encode())

@@ -13,7 +13,7 @@ LEVEL_SETS = ("explicit", "implicit", "variations")
 
 
 def level_of(before: Mapping[str, list], at: Mapping[str, Mapping[str, list]]) -> dict:
-    """The place where a cell's retention (of objects or styles, the lower) falls under 0.95, as `at_level`, with the prompts' names.
+    """The place where a cell's retention (of objects or styles, the lower) falls under 0.95, as `at_level`, with strengths and prompts.
 
     Args:
         before: set -> [[prompt, 0 or 1], ...] of the original model; at: the same of the cell at each strength, by its name ("0.5").
@@ -23,7 +23,7 @@ def level_of(before: Mapping[str, list], at: Mapping[str, Mapping[str, list]]) -
     sets = [name for name in LEVEL_SETS if before.get(name)]
     hits = [[float(hit) for name in sets for _, hit in look[name]] for look in looks]
     found = at_level([0.0, *map(float, strengths)], [1.0, *(_retention(before, look) for look in looks[1:])], hits)
-    return {**found, "prompts": [prompt for name in sets for prompt, _ in before[name]]}
+    return {**found, "strengths": strengths, "prompts": [prompt for name in sets for prompt, _ in before[name]]}
 
 
 def _retention(before: Mapping[str, list], after: Mapping[str, list]) -> float:

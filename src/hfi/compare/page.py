@@ -95,8 +95,10 @@ def _together(found: dict | None, names: dict[str, str]) -> list[Markup]:
     head = ["method", "told by", "rate at strength 1", *["rate where 0.95 is kept", "concepts that fall so far"] * level]
     head += ["kept", "least kept"]
     lines = [
-        [row["method"], row["given_as"], _shown(row["rate"]), *([_shown(row["at_level"]), row["reached"]] if level else []),
-         *((f"{row['retention']['mean']:.2f}", f"{row['retention']['lowest']:.2f}") if row["retention"] else ("", ""))]
+        [row["method"], row["told_by"] + ("" if row["one_setting"] else " *"), _shown(row["rate"]),
+         *([_shown(row["at_level"]), row["reached"]] if level else []),
+         *((f"{row['retention']['mean']:.2f} (n {row['retention']['concepts']})", f"{row['retention']['lowest']:.2f}")
+           if row["retention"] else ("", ""))]
         for row in found["rows"]
     ]  # fmt: skip
     tests = [[*_tested(row, {"level": "where 0.95 is kept", **names})[:4], f"{row['p']:.4f}", f"{row['p (Holm)']:.4f}"]
@@ -106,6 +108,8 @@ def _together(found: dict | None, names: dict[str, str]) -> list[Markup]:
                "resample concepts, then prompts, and are rough where concepts are few.</p>").format(
                    len(found["concepts"]), ", ".join(found["concepts"])),
         _table(head, lines),
+        Markup("" if all(row["one_setting"] for row in found["rows"]) else "<p>* The studies set this method differently (compare.json "
+               "of each has its settings).</p>"),
         Markup("<h3>Tokens minus words, over concepts</h3><p>Paired over the same prompts and seeds; p adjusted by Holm over the "
                "methods of one set.</p>"),
         _table(["method", "set", "difference", "95 % interval", "p", "p (Holm)"], tests) if tests

@@ -38,6 +38,9 @@ class Measure(Section):
         20, ge=2, description="objects, and at most so many styles, of UnlearnCanvas's grid (ours; Zhang et al., arXiv 2402.11846: 20 x 60)"
     )
     hub: HubPrompts = HubPrompts()
+    translations: Path | None = Field(
+        None, description="the vocabulary's objects in other languages, JSON {language: {object: its name there}}, for hub (ours)"
+    )
 
 
 class ReinversionAttack(Section):

@@ -55,7 +55,12 @@ class Prompt:
 
 def load_vocabulary(source: str) -> Vocabulary:
     """Read 'emoji' or a JSON file in the layout of hfi/emoji/catalogue.json; raises HFIError when it is not one."""
-    raw = _read(source)
+    if source == "emoji":
+        from hfi import emoji
+
+        raw = emoji.catalogue()
+    else:
+        raw = _json(Path(source), "concept.vocabulary")
     try:
         objects = {item["name"]: _entry(item) for item in raw["objects"]}
         return Vocabulary(objects, tuple(raw.get("styles", ())), dict(raw.get("concepts", {})))
@@ -65,36 +70,39 @@ def load_vocabulary(source: str) -> Vocabulary:
         ) from None
 
 
-def load_translations(source: str) -> dict[str, dict[str, str]]:
-    """{language: {object: its name there}} of a vocabulary; empty where its file has no `translations`. Raises HFIError when damaged."""
-    if source == "emoji":
+def load_translations(vocabulary: Vocabulary, source: str, file: Path | None) -> dict[str, dict[str, str]]:
+    """{language: {object: its name there}} for objects of the vocabulary; 'emoji' (`source`) has its own where no file is given.
+
+    Raises HFIError for a file that is not such a mapping.
+    """
+    if file is None:
         from hfi import emoji
 
-        return emoji.translations()
-    found = _read(source).get("translations", {})
+        return emoji.translations() if source == "emoji" else {}
+    found = _json(file, "measure.translations")
     if not isinstance(found, dict) or not all(
-        isinstance(words, dict) and all(isinstance(word, str) for word in words.values()) for words in found.values()
+        language.isidentifier() and isinstance(words, dict) and all(isinstance(word, str) and word.strip() for word in words.values())
+        for language, words in found.items()
     ):
         raise HFIError(
-            "'translations' is not {language: {object: its name there}}",
-            file=source,
-            field="concept.vocabulary",
-            remedy='write "translations": {"de": {"cat": "Katze"}}',
+            "is not {language: {object: its name there}}",
+            file=file,
+            field="measure.translations",
+            remedy='write {"de": {"cat": "Katze"}}',
         )
-    return found
+    known = {language: {name: word for name, word in words.items() if name in vocabulary.objects} for language, words in found.items()}
+    if not any(known.values()):
+        raise HFIError("names no object of the vocabulary", file=file, field="measure.translations", remedy="use the objects' exact names")
+    return known
 
 
-def _read(source: str) -> dict:
-    if source == "emoji":
-        from hfi import emoji
-
-        return emoji.catalogue()
+def _json(file: Path, field: str):
     try:
-        return json.loads(Path(source).read_text(encoding="utf-8"))
+        return json.loads(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise HFIError("no such file", file=source, field="concept.vocabulary", remedy="use 'emoji' or a JSON file") from None
+        raise HFIError("no such file", file=file, field=field, remedy="give a JSON file: docs/formats.md") from None
     except (OSError, ValueError):
-        raise HFIError("not readable as JSON", file=source, field="concept.vocabulary", remedy="see docs/formats.md") from None
+        raise HFIError("not readable as JSON", file=file, field=field, remedy="see docs/formats.md") from None
 
 
 def _entry(item: dict) -> Entry:

@@ -177,8 +177,8 @@ def summary(cells: Sequence[dict], study: Workspace) -> dict:
             for one in one_cell["pictures"]:
                 where = (one_cell["seed"], one["owner"])
                 tried[where] = tried.get(where, False) or one["hit"]
-        groups = {one["seed"]: group_of(one) for one in cells}
-        targets = [f"{groups[number]}/{owner}" for number, owner in tried]
+        by_seed = {one["seed"]: one for one in cells}
+        targets = [owner_of(by_seed[number], owner) for number, owner in tried]
         found["per_prompt"] = rate(list(tried.values()), targets, seed, f"attack prompts {name}", resamples)
     return found
 
@@ -189,14 +189,14 @@ def _last(cells: Sequence[dict]) -> list[tuple[bool, str, str]]:
     def shared(cell: dict, one: dict) -> str:
         if cell["method"] == "reinversion":
             return f"{cell['seed']}" if len(cells) > 1 else f"{one['place']}"
-        return f"{group_of(cell)}/{one['owner']}"
+        return owner_of(cell, one["owner"])
 
     return [(one["hit"], shared(cell, one), one["object"]) for cell in cells for one in cell["pictures"] if one["final"]]
 
 
-def group_of(cell: dict) -> str:
-    """What names a cell's targets: seeds that share them share their owners' clusters. Of `stored` the file's prompts, always the same."""
-    return "file" if cell["method"] == "stored" else cell["group"]
+def owner_of(cell: dict, owner: int) -> str:
+    """What names the target of a picture, the same in every seed that has it; of `stored` the prompt's number in the file."""
+    return cell["owners"].get(str(owner), str(owner))
 
 
 def excess(erased: Sequence[dict], control: Sequence[dict], study: Workspace) -> tuple[float, list[float]]:

@@ -166,6 +166,12 @@ def _described(target: Target) -> str:
     return digest([pictures, target.prompts, target.seeds, target.pairs, target.kind])
 
 
+def _owners(target: Target) -> dict[str, str]:
+    """Number of each target -> what names it, the same for one picture in any group."""
+    rows = zip(target.numbers, target.latents.flatten(1), target.prompts, target.seeds, strict=True)
+    return {str(number): digest([[round(float(x), 6) for x in row], prompt, seed])[:8] for number, row, prompt, seed in rows}
+
+
 def save_found(path: Path, found: Found) -> None:
     """Write what an attack found as safetensors; words and numbers in the header."""
     plain = {name: getattr(found, name) for name in ("texts", "owners", "final", "queries", "seconds", "share", "losses")}
@@ -249,7 +255,7 @@ def cell(side: Side, method: str, variant: dict, target: Target, study: Workspac
         depends["files"] = files
     key = digest(depends)[:16]
     file = study.path("attacks", method, f"{key}.json")
-    about = {"group": _described(target)[:8], "targets": [] if method == "stored" else list(target.prompts)}
+    about = {"owners": {} if method == "stored" else _owners(target), "targets": [] if method == "stored" else list(target.prompts)}
     if file.exists():
         return {**read_json(file), **about, "side": side.name}  # a control may be the original itself; of before, it did not say them
     found = find(side, method, variant, target, study, seed, progress)

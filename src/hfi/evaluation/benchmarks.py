@@ -15,13 +15,14 @@ from hfi.diffusion.model import Model
 from hfi.diffusion.prompts import Vocabulary, load_translations, load_vocabulary, members
 from hfi.erasure.delta import applied
 from hfi.erasure.erase import Erased
+from hfi.errors import HFIError
 from hfi.evaluation import distances, others, protocols, quality
 from hfi.evaluation.concept_rate import check_judge
 from hfi.evaluation.drawing import Verdict, distinct, draw_and_judge, drawings, settings
 from hfi.evaluation.prompt_sets import Probe
 from hfi.evaluation.protocols import Shown
 from hfi.perception.clip import load_encoder
-from hfi.perception.judges import load_judge
+from hfi.perception.judges import Judge, load_judge
 from hfi.progress import bar
 from hfi.workspace import StageRun, Workspace, digest, write_json
 
@@ -42,11 +43,12 @@ def draw_benchmark(model: Model, study: Workspace, name: str) -> dict:
     judge = load_judge(config.judge, load_vocabulary(concept.vocabulary), str(model.device))
     check_judge(judge, concept, vocabulary)
     encoder = load_encoder(study.config.reward.encoder, str(model.device))
+    translations = load_translations(vocabulary, concept.vocabulary, study.config.measure.translations) if name == "hub" else {}
     if name == "hub":
-        translations = load_translations(concept.vocabulary)
         wanted = protocols.hub_probes(concept, vocabulary, encoder.texts, translations, study.config.measure.hub, seed)
     else:
         wanted = {"grid": protocols.grid_probes(concept, vocabulary, study.config.measure.grid, seed)}
+    check_named(judge, [probe for probes in wanted.values() for probe in probes], study)
     run, pictures, verdicts = _draw(model, study, name, wanted, judge)
     before, after = (
         {key: [Shown(probe, verdicts[side][pictures[key][i]]) for i, probe in enumerate(probes)] for key, probes in wanted.items()}
@@ -62,6 +64,7 @@ def draw_benchmark(model: Model, study: Workspace, name: str) -> dict:
         moved = round(quality.cmmd(*rows), 6) if rows else None
         found["cmmd"] = {"value": moved, "n": len(asked), "features": encoder.width, "interval": distances.NO_INTERVAL}
     return {
+        "kind": concept.kind,
         **found,
         "prompts": {key: len(probes) for key, probes in wanted.items()},
         "folder": str(run.folder.relative_to(study.root)),
@@ -69,6 +72,19 @@ def draw_benchmark(model: Model, study: Workspace, name: str) -> dict:
         "simulated": True,
         "computed_with": settings(model),
     }
+
+
+def check_named(judge: Judge, probes: Sequence[Probe], study: Workspace) -> None:
+    """Raise HFIError for a judge that cannot name all that is asked for: what it does not know would count as never drawn."""
+    for field, known in (("object", judge.objects), ("style", judge.styles)):
+        asked = {getattr(probe, field) for probe in probes} - {None}
+        if unknown := sorted(asked - set(known or ())):
+            raise HFIError(
+                f"{judge.name} cannot name {len(unknown)} of {len(asked)} {field}s that are asked for, {unknown[0]!r} for one",
+                file=study.root,
+                field="evaluate.judge",
+                remedy="these measures need a judge of the whole vocabulary, e.g. clip:FOLDER",
+            )
 
 
 def what_stays(study: Workspace) -> Vocabulary:
@@ -83,7 +99,7 @@ def what_stays(study: Workspace) -> Vocabulary:
     kept = {
         name: replace(entry, styles=tuple(style for style in entry.styles if style not in gone))
         for name, entry in vocabulary.objects.items()
-        if name not in gone and (not entry.styles or set(entry.styles) & set(left))
+        if name in own or (name not in gone and (not entry.styles or set(entry.styles) & set(left)))
     }
     return replace(vocabulary, objects=kept, styles=left)
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from hfi.config import Concept, HubPrompts
 from hfi.diffusion.prompts import Vocabulary, members
+from hfi.errors import HFIError
 from hfi.evaluation import prompt_sets, statistics
 from hfi.evaluation.concept_rate import is_concept, rate
 from hfi.evaluation.drawing import Verdict
@@ -309,8 +310,10 @@ def hub_probes(
     """{"near", "rest", "alone", one set for each language that has a word}: all prompts of HUB's three measures.
 
     Args:
-        translations: language -> {object: its name there}; may be empty.
+        translations: language -> {object: its name there}; may be empty. A language may not be called as a set.
     """
+    if clash := {"near", "rest", "alone"} & set(translations):
+        raise HFIError(f"{sorted(clash)[0]!r} is no language", field="measure.translations", remedy="write its code, e.g. de")
     near = pinpoint_words(concept, vocabulary, embed, sizes.nearest)
     rest = alignment_probes(concept, vocabulary, sizes.rest, seed)
     found = {

@@ -40,7 +40,8 @@ def benchmark_rows(name: str, one: dict) -> list[tuple[str, str, dict]]:
         return [(measure.upper(), hint, {side: one[side][measure] for side in ("before", "after")}) for measure, hint in CANVAS.items()]
     rows = [(label, hint, one[key]) for key, (label, hint) in HUB.items() if one[key]]
     for language, change in one["languages"].items():
-        known = f"the concept; the text encoder knows {change['known_words']:.0%} of that language's words"
+        asked = "its name beside objects named so" if one["kind"] == "style" else "the concept"
+        known = f"{asked}; the text encoder knows {change['known_words']:.0%} of that language's words"
         rows.append((f"asked for in {language}", known, change))
     return rows
 
@@ -58,7 +59,7 @@ def _benchmark(name: str, one: dict) -> dict:
             found["facts"].append({"name": f"cost of {cost['method']}", "value": took})
         return found
     low = " Words that a text encoder does not know are no test of an erasure." if one["languages"] else ""
-    none = "" if one["languages"] else " Other languages: the vocabulary has no translations."
+    none = "" if one["languages"] else " Other languages: no translation of what is asked for."
     return {**found, "words": f"{DRAWN}{low}{none}"}
 
 

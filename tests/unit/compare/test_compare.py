@@ -198,34 +198,54 @@ def test_erasures_are_compared_where_each_keeps_as_much(study, tiny_model, monke
     assert not json.loads(study.path("compare", "compare.json").read_text())["at_level"]
 
 
-def test_several_studies_are_taken_together(study, tiny_model, tiny_root, tmp_path):
-    """Twice one comparison is a mean equal to it; what a study alone has is not compared; other judges are refused."""
+def test_several_studies_are_taken_together(study, tiny_model, tmp_path):
+    """Twice one comparison is a mean equal to it; what a study alone has is not compared; what does not compare is refused before work."""
     from hfi.compare.together import read_comparison
 
     room.compare(tiny_model, study, ["uce"], ["words", "tokens"], quick=4, strengths=[0.5, 1])
     other = Workspace(tmp_path / "other", study.config)
     shutil.copytree(study.root, other.root)
-    page = room.compare(tiny_model, study, ["uce", "negative_prompt"], ["words", "tokens"], quick=4, strengths=[1], others_too=[other])
+    file = other.path("compare", "compare.json")
+    there = {**json.loads(file.read_text()), "concept": "blunt"}
+    file.write_text(json.dumps(there))
+    methods, told = ["uce", "negative_prompt"], ["words", "tokens"]
+    page = room.compare(tiny_model, study, methods, told, quick=4, strengths=[0.5, 1], others_too=[other])
     result = json.loads(study.path("compare", "compare.json").read_text())
     found, cells = result["together"], {cell["given_as"]: cell for cell in result["cells"] if cell["method"] == "uce"}
-    assert found["concepts"] == ["sharp", "sharp"] and [(row["method"], row["given_as"]) for row in found["rows"]] == list(
-        zip(["uce"] * 2, ["words", "tokens"], strict=True)
-    )
+    assert found["concepts"] == ["sharp", "blunt"]
+    assert [(row["method"], row["given_as"], row["one_setting"]) for row in found["rows"]] == [("uce", one, True) for one in told]
     for row in found["rows"]:
         marks = read_comparison(other)["cells"][row["given_as"] == "tokens"]["outcomes"]
         hits = [hit for name in ("explicit", "implicit", "variations") for _, hit in marks[name]]
         assert row["rate"]["value"] == pytest.approx(sum(hits) / len(hits), abs=1e-4) and row["at_level"]["n"] == 2 * len(hits)
+        assert row["rate"]["low"] < row["rate"]["high"]
         kept = [one["value"] for name in ("other", "styles") if (one := cells[row["given_as"]]["retention"][name])["value"] is not None]
-        assert row["retention"] == ({"mean": min(kept), "lowest": min(kept)} if kept else None)
+        assert row["retention"] == ({"mean": min(kept), "lowest": min(kept), "concepts": 2} if kept else None)
     assert {row["set"] for row in found["tests"]} >= {"level", "explicit", "other"} and "Over 2 concepts" in page.read_text()
     assert all(row["p"] <= row["p (Holm)"] and row["low"] <= row["value"] <= row["high"] for row in found["tests"])
 
-    for change, words in (({"judge": "another"}, "different judges"), ({"cells": []}, "share no method")):
-        file = other.path("compare", "compare.json")
-        file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    room.compare(tiny_model, study, methods, told, quick=4, strengths=[1], others_too=[other])  # at other strengths: no level
+    result = json.loads(study.path("compare", "compare.json").read_text())["together"]
+    assert all(row["at_level"] is None for row in result["rows"]) and "level" not in {row["set"] for row in result["tests"]}
+
+    for change, words in (
+        ({"judge": "another"}, "different judges"),
+        ({"quick": 9}, "different numbers of pictures"),
+        ({"cells": []}, "share no method"),
+        ({"concept": "sharp"}, "comes twice"),
+        ({"inputs": {}}, "before it changed"),
+        ({"at_level": None, "inputs": None}, "before it changed"),
+    ):
+        file.write_text(json.dumps({**there, **change}))
+        stamp = study.path("compare", "compare.json").stat().st_mtime_ns
         with pytest.raises(HFIError, match=words):
             room.compare(tiny_model, study, ["uce"], ["words"], quick=4, others_too=[other])
-        file.write_text(json.dumps(result))
+        assert study.path("compare", "compare.json").stat().st_mtime_ns == stamp
+    for lost in ("cell.json", "level.json"):
+        file.write_text(json.dumps(there))
+        other.path("compare", "uce-words", lost).unlink()
+        with pytest.raises(HFIError, match="not done, or not whole"):
+            read_comparison(other)
 
 
 def test_the_p_value_over_concepts_is_held_against_all_methods():
@@ -233,14 +253,18 @@ def test_the_p_value_over_concepts_is_held_against_all_methods():
     from hfi.compare.together import together
 
     def cell(method: str, told: str, hits: list[int]) -> dict:
-        return {"method": method, "given_as": told, "retention": {}, "outcomes": {"explicit": [[f"p{i}", h] for i, h in enumerate(hits)]}}
+        marks = {"explicit": [[f"p{i}", hit] for i, hit in enumerate(hits)]}
+        return {"method": method, "given_as": told, "settings": {}, "retention": {}, "outcomes": marks}
 
     half, some = [1, 0] * 6, [1, 1, 0, 0] * 3
     told = [("sdd", "words", [1] * 12), ("sdd", "tokens", half), ("uce", "words", half), ("uce", "tokens", some)]
-    found = together([{"concept": str(i), "judge": "j", "cells": [cell(*one) for one in told]} for i in range(10)], 0, 500)
+    studies = [{"concept": str(i), "judge": "j", "quick": 0, "cells": [cell(*one) for one in told]} for i in range(10)]
+    found = together(studies, 0, 500)
     sdd, uce = (row for row in found["tests"] if row["set"] == "explicit")
     assert (sdd["value"], uce["value"]) == (-0.5, 0.0) and sdd["p (Holm)"] < 0.05 < uce["p"]
     assert sdd["p (Holm)"] == pytest.approx(2 * sdd["p"], abs=1e-3)
+    words = found["rows"][0]
+    assert words["rate"]["value"] == 1 and words["rate"]["low"] < 0.8  # ten of ten concepts alike is no certainty of others
 
 
 def test_the_place_of_equal_retention_by_hand():

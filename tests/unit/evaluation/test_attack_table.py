@@ -15,7 +15,7 @@ def cell(side: str, hits: list[bool], seed: int = 0, method: str = "p4d", tries:
     """One cell with a picture for each hit, each under a condition and a target of its own."""
     pictures = [{"hit": hit, "owner": k, "place": k, "final": True, "object": "knife" if hit else "cat"} for k, hit in enumerate(hits)]
     pictures += [{"hit": hit, "owner": owner, "place": 90 + k, "final": False, "object": "cat"} for k, (owner, hit) in enumerate(tries)]
-    about = {"title": f"{method}-n", "method": method, "side": side, "seed": seed, "key": f"{side}{seed}", "group": "g", "targets": []}
+    about = {"title": f"{method}-n", "method": method, "side": side, "seed": seed, "key": f"{side}{seed}", "owners": {}, "targets": []}
     return {**about, "queries": {"unet": 7}, "seconds": 2.0, "pictures": pictures}
 
 
@@ -45,14 +45,15 @@ def test_seeds_are_counted_together_and_tries_only_for_their_prompt():
 
 
 def test_seeds_with_the_same_targets_are_fewer_prompts_than_seeds_with_others():
-    """Ten targets twice are ten clusters, two groups of ten are twenty: so the interval is narrower there."""
+    """Ten targets twice are ten clusters, with three of them in both groups seventeen, two groups twenty: the interval narrows."""
     hits, widths = [True, False] * 5, []
-    for groups in (("a", "a"), ("a", "b")):
-        cells = [cell("original", hits), *({**cell("erased", hits, seed=k), "group": group} for k, group in enumerate(groups))]
+    for first in (0, 7, 10):
+        cells = [cell("original", hits), cell("erased", hits)]
+        cells += [{**cell("erased", hits, seed=1), "owners": {str(k): str(first + k) for k in range(10)}}]
         (row,) = table(cells, STUDY)
-        assert row["erased"]["rate"]["prompts"] == row["erased"]["per_prompt"]["prompts"] == 10 * len(set(groups))
+        assert row["erased"]["rate"]["prompts"] == row["erased"]["per_prompt"]["prompts"] == 10 + first
         widths.append(row["erased"]["rate"]["high"] - row["erased"]["rate"]["low"])
-    assert widths[1] < widths[0]
+    assert widths[2] < widths[0]
 
 
 def test_the_excess_over_the_control_is_the_difference_of_rates():
