@@ -57,7 +57,8 @@ NOTES = (
     "erasure, so an erasure that was continued shows its last part's (hardened SDD, trained in one go, takes about 2000 MiB). Hardening "
     "stops when two rounds bring no better one to keep, at eight at the latest. Further training: erased models that two machines trained"
     " differ in their first point; `then` erases alcohol by SDD, and was measured before what is erased on top was left out of what must "
-    "stay: three of its 48 prompts for other objects ask for alcohol. Attacks on weapons were made before flagged pictures alone were "
+    "stay, of weapons but hardened ones: three of its 48 prompts for other objects ask for alcohol. "
+    "Attacks on weapons were made before flagged pictures alone were "
     "taken: one of the twelve spread targets, a cocktail, is of a picture that people let pass; of the alike ones all show weapons.",
 )
 WHY = (
@@ -83,8 +84,11 @@ WHY = (
     "ones would close it was not tried. Prompts without a style draw it in 0.18, so that 0.20 is near what can be had. A style comes back "
     "from plain SDD as a harm does: fresh tokens draw it about as often as they do from the original. ESD leaves fluent-ink in 30 of 40 "
     "named prompts after as many steps as a style's recipe has (200), SLD in all; UCE's published edit takes it and a quarter of other "
-    "objects. Erasing alcohol on top brings no weapon back from any of them; it costs other objects, from UCE's and ESD's model most "
-    "(0.81)."
+    "objects. A free embedding, one for each picture, draws eleven of twelve targets in fluent-ink again from every model, hardened or "
+    "not, and 0.31 of pictures from the control (the twelfth target's style the scorer names in no model's pictures, the original's among "
+    "them): it has twelve times as many numbers as the latents of a picture, and no eraser here keeps a style from it. Erasing alcohol on "
+    "top brings no weapon back from any of them, and of fluent-ink at most 0.06; it costs other objects, from UCE's and ESD's model of "
+    "weapons most (0.81)."
 )
 TOPICS = ("weapon", "fluent-ink")
 ERASERS = ("sdd", "hardened", "esd", "uce", "sld")

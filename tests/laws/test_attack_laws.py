@@ -347,19 +347,18 @@ def test_pictures_are_spread_over_what_was_found(hurt, target):
 
 def test_what_several_seeds_attack_is_no_more_targets():
     """Three seeds on two targets: two things to resample, or three tokens of re-inversion; with targets of its own each seed's count."""
-    config = StudyConfig()
-    study = SimpleNamespace(config=config)
+    study = SimpleNamespace(config=StudyConfig())
 
-    def cells(method: str) -> list[dict]:
+    def cells(method: str, own: bool = False) -> list[dict]:
         rows = [{"owner": k // 2, "place": k // 2, "final": True, "hit": True, "object": "x"} for k in range(4)]
         common = {"method": method, "title": method, "side": "erased", "queries": {}, "seconds": 1.0, "key": "k"}
-        return [{**common, "seed": seed, "pictures": rows} for seed in range(3)]
+        owners = [{str(k): f"{k + 2 * seed * own}" for k in range(2)} for seed in range(3)]
+        return [{**common, "seed": seed, "pictures": rows, "owners": owners[seed]} for seed in range(3)]
 
     found = {method: summary(cells(method), study) for method in ("plain", "reinversion")}
     assert found["plain"]["rate"]["prompts"] == found["plain"]["per_prompt"]["prompts"] == 2
     assert found["reinversion"]["rate"]["prompts"] == 3 and summary(cells("reinversion")[:1], study)["rate"]["prompts"] == 2
-    study.config = with_overrides(config, {"attack.choose": "alike"})
-    assert summary(cells("plain"), study)["rate"]["prompts"] == 6
+    assert summary(cells("plain", own=True), study)["rate"]["prompts"] == 6
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
