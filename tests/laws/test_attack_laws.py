@@ -23,7 +23,6 @@ from hfi.config import (
     RingABellAttack,
     StoredAttack,
     StudyConfig,
-    with_overrides,
 )
 from hfi.config import UnlearnDiffAttack as UDA
 from hfi.diffusion.model import predict_noise
