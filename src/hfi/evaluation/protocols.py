@@ -162,6 +162,9 @@ def _over_targets(values: Mapping[str, float | None], seed: int, name: str, resa
     targets = {"value": found["value"], "low": found["low"], "high": found["high"], "targets": len(known)}
     if len(known) < 2:
         return {**targets, "low": None, "high": None, "interval": "none: fewer than two targets"}
+    if set(known.values()) in ({0.0}, {1.0}):  # all of them or none: the bootstrap would have no width, which claims too much
+        low, high = statistics.wilson(sum(known.values()), len(known))
+        return {**targets, "low": round(low, 4), "high": round(high, 4), "interval": "wilson over targets"}
     if len(set(known.values())) == 1:  # the unerased model's other domain is one grid for all of them
         return {**targets, "low": None, "high": None, "interval": "none: every target has the same value"}
     return {**targets, "interval": "bootstrap over targets"}

@@ -164,6 +164,8 @@ def test_the_mean_over_targets_has_an_interval_and_the_unerased_model_a_row():
     assert style == {"value": 0.25, "low": 0.0, "high": 0.5, "targets": 2, "interval": "bootstrap over targets"}
     assert table["mean"]["object"]["ua"]["low"] is None and table["mean"]["object"]["ua"]["value"] == 0.5
     assert {name: table["unerased"]["style"][name]["value"] for name in protocols.MEASURES} == {"ua": 0, "ira": 1, "cra": 1}
+    every = table["unerased"]["style"]["ira"]
+    assert every["interval"] == "wilson over targets" and every["low"] < 0.5 < every["high"] == 1.0  # two of two are no certainty
     again = protocols.unlearn_canvas_table({key: rows[::-1] for key, rows in erased.items()}, whole, seed=0, resamples=200)
     assert again == table  # in any order of pictures
 
