@@ -17,8 +17,8 @@ HEAD = """# Proof
 <!-- Written by `python -m proof` from docs/proof/cells; do not edit. -->
 
 Each claim is a table, made of cells that anyone can make again: `make proof` makes the declared subset (`.venv/bin/python -m proof --list`
-marks its cells; 145 minutes from nothing by estimate, on two cores of an AMD EPYC, Zen 4, where it took 126 with three cells more and three
-rounds of hardening instead of up to eight, on 2026-11-30; a slower machine may take twice as long), `make proof FULL=1` all of it, over
+marks its cells; 135 minutes from nothing on two cores of an AMD EPYC, Zen 4, timed in two parts: table 4 took 39 on 2026-12-01, the other
+tables 96 by their cells' clocks in the run of 2026-11-30; a slower machine may take twice as long), `make proof FULL=1` all of it, over
 several runs or on a GPU, which has not been tried; both continue where they were stopped, cell by cell. A checkout has the committed cells:
 `make proof AGAIN=1` makes them anew. [The proof, made again](proof/again.md) is that of a second machine, figure beside figure: **read it
 with table 4, whose attacks come out otherwise there**. The same figures, under the tables' numbers, are in [proof.json](proof.json). The
